@@ -1,0 +1,355 @@
+"""What a user edits: one frozen, validated dataclass per command, every field with its meaning and unit.
+
+`cli.py` fills them (command line, then HUMANPOSE3D_<FIELD>, then --config YAML, then these defaults) and hands the
+fields to the stage of the same name. Plain data, no logic: importing this costs nothing but pydantic.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from tyro.conf import Positional, arg
+
+Compress = Literal["none", "gz"]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Count = Annotated[int, Field(gt=0)]
+Range = tuple[float, float]
+Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]  # --no-depth, without a --no-no-depth beside it
+
+
+def _cpu_workers() -> int:
+    """Decoding processes: every core but the one that trains, at most 8."""
+    return max(1, min((os.cpu_count() or 2) - 1, 8))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What every command takes."""
+
+    config: Annotated[Path | None, arg(aliases=["--cfg"])] = None
+    """YAML file with any of these fields; the command line overrides it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessConfig(Command):
+    """Frames -> <sub>/<stem>_depth.png (16-bit, millimetres) and <sub>/<stem>.json (people, keypoints, focal length).
+
+    Example: preprocess.py data/human36m/images data/human36m/processed --device cuda
+    """
+
+    input_base_directory: Annotated[Positional[Path], arg(metavar="INPUT_BASE_DIRECTORY")]
+    """Folder whose subfolders hold the images."""
+    output_base_directory: Annotated[Positional[Path], arg(metavar="OUTPUT_BASE_DIRECTORY")]
+    """Where the sidecars go, in the same subfolders."""
+    yolo_model: str = "yolo11x-pose"
+    """Ultralytics pose model: a name (downloaded on first use), a path, or 'studio' for the packaged tiny one."""
+    depth_model: str = "apple/DepthPro-hf"
+    """DepthPro: a hub id (downloaded on first use), a folder, or 'studio' for the packaged tiny one."""
+    no_depth: Switch = False
+    """Leave depth out: keypoints only."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    batch_size: Count = 8
+    """Images through the networks at once."""
+    num_workers: Annotated[Count, arg(aliases=["--workers"])] = 2
+    """Threads that read images ahead of the networks and write behind them."""
+    overwrite: bool = False
+    """Do again what is complete."""
+    max_bad: Share = 0.01
+    """Share of unreadable images above which the exit code is 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkConfig(Command):
+    """A corpus and its sidecars -> chunk_000000.tar, ... with index.json, in a folder or on an rclone remote.
+
+    Example: dataset_chunker.py --subjects 1 5 6 7 8 9 11 --output myonedrive:h36m/chunks
+    """
+
+    subjects: tuple[str, ...]
+    """Human3.6M: 1 5 6 7 8 9 11, or S1 S5 ..."""
+    output: str
+    """Folder or remote:path for the chunks."""
+    dataset: str = "human36m"
+    """Corpus: human36m."""
+    images_path: Path = Path("./data/human36m/images")
+    """The corpus's images."""
+    processed_path: Path = Path("./data/human36m/processed")
+    """preprocess.py's output."""
+    annotations_path: Path = Path("./data/human36m/annotations")
+    """The corpus's annotation files."""
+    chunk_size: Count = 5000
+    """Samples per chunk."""
+    crop: Literal["person", "none"] = "person"
+    """person: the square around the person; none: the whole image, its JPEG bytes untouched."""
+    image_size: Annotated[int, Field(ge=16)] = 320
+    """Side of a crop, px."""
+    margin: Annotated[float, Field(ge=0.0)] = 0.25
+    """Room left around the person's box on each side, as a share of its longer side."""
+    depth_scale: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    """Side of the stored depth map against the image's."""
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 95
+    """Quality of the crops' JPEGs."""
+    image_pattern: str | None = None
+    """Where the images lie, if neither as in 3DMPPE nor under the official videos' names:
+    '{subject}_{action}_{camera}/frame_{number:04d}.jpg'; also {take}."""
+    frame_step: Count = 1
+    """Take every n-th frame of a take."""
+    window: Annotated[int, Field(ge=0)] = 0
+    """Frames of 2D keypoints around each sample, an odd number; 0 for none."""
+    match_threshold: Annotated[float, Field(gt=0.0)] = 0.15
+    """Largest mean distance of detected from labelled joints, as a share of the person's size."""
+    compress: Compress = "none"
+    """gz writes .tar.gz."""
+    workers: Annotated[Count, arg(aliases=["--num-workers"])] = _cpu_workers()
+    """Processes that crop and encode."""
+    max_bad: Share = 0.01
+    """Share of frames left out above which the exit code is 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitConfig(Command):
+    """Chunks -> train/train_000000.tar, ... and test/test_000000.tar, ... by subject; samples move untouched.
+
+    Example: dataset_split.py --rclone-input-prefix myonedrive:h36m/chunks --rclone-destination-prefix
+    myonedrive:h36m/split --train-subjects S1,S5,S6,S7,S8 --test-subjects S9,S11
+    """
+
+    rclone_input_prefix: str
+    """Folder or remote:path with the chunks."""
+    rclone_destination_prefix: str
+    """Folder or remote:path that gets train/ and test/."""
+    train_subjects: str = ""
+    """Comma-separated: S1,S5 or 1,5. Empty: no train/."""
+    test_subjects: str = ""
+    """Comma-separated. Empty: no test/."""
+    new_chunk_size: Count = 2000
+    """Samples per chunk written."""
+    temp_extraction_dir: Path = Path("./dataset_cache/extract")
+    """Where remote and .tar.gz chunks are unpacked while needed."""
+    staging_dir: Path = Path("./dataset_cache/staging")
+    """Where new chunks wait for their upload."""
+    compress: Compress = "none"
+    """gz writes .tar.gz."""
+    max_bad: Share = 0.01
+    """Share of invalid samples above which the exit code is 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RechunkConfig(Command):
+    """Chunks -> chunks of the same samples in one global random order. A parent of train/ and test/ is mirrored.
+
+    Example: dataset_rechunker.py --input-dir split --output-dir shuffled --seed 42
+    """
+
+    input_dir: str
+    """Folder or remote:path of chunks, or of train/ and test/."""
+    output_dir: str
+    """Folder or remote:path for the shuffled set."""
+    chunk_size: Count = 8000
+    """Samples per chunk written."""
+    seed: int = 42
+    """Of the shuffle."""
+    keep_extracted_originals: bool = False
+    """Also leave the samples as loose files, in extracted/ beside the chunks (a local output only)."""
+    compress: Compress = "none"
+    """gz writes .tar.gz."""
+    temp_dir: Path = Path("./dataset_cache/rechunk")
+    """Where remote and .tar.gz chunks are copied to while needed, and new ones wait for their upload."""
+    max_bad: Share = 0.01
+    """Share of invalid samples above which the exit code is 1."""
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weight of each term of ComprehensivePoseLoss. Distances in metres."""
+
+    mse: Annotated[float, Field(ge=0)] = 1.0
+    """Mean squared error of the joints."""
+    l1: Annotated[float, Field(ge=0)] = 1.0
+    """Mean absolute error of the joints."""
+    inter_joint: Annotated[float, Field(ge=0)] = 100.0
+    """Mean squared error of the distances between all pairs of joints."""
+    absolute_root: Annotated[float, Field(ge=0)] = 1.0
+    """Mean absolute error of the root's position in the camera frame."""
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """Random changes of training samples. Geometric ones move image, depth, keypoints, joints and camera together."""
+
+    enabled: bool = True
+    """False: none at all."""
+    rotation_deg: Annotated[float, Field(ge=0, le=180)] = 30.0
+    """In-plane turn, uniform in +- this."""
+    flip: Share = 0.5
+    """Chance of a left-right mirror."""
+    scale: Range = (0.8, 1.2)
+    """Zoom, uniform."""
+    translation: Annotated[float, Field(ge=0)] = 0.1
+    """Shift along x and y, uniform in +- this share of the image's side."""
+    brightness: Range = (0.8, 1.2)
+    """Factor, uniform."""
+    contrast: Range = (0.8, 1.2)
+    """Factor, uniform."""
+    saturation: Range = (0.8, 1.2)
+    """Factor, uniform."""
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.05
+    """Turn of the hue, uniform in +- this share of the circle."""
+    drop_depth: Share = 0.1
+    """Chance that a sample's depth map is taken away, so that the model learns to do without."""
+    drop_keypoint: Share = 0.05
+    """Chance, joint by joint, that a 2D keypoint is taken away."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Command):
+    """Chunks -> checkpoints and TensorBoard; or, with --evaluate, the error of a checkpoint.
+
+    Example: main.py --chunks-dir myonedrive:h36m/shuffled --model-type cnn --cache-dir /scratch/cache --device cuda
+    """
+
+    chunks_dir: str
+    """ROOT: a folder or remote:path with train/ and test/ (or val/), or one folder of chunks beside --val-dir."""
+    train_chunks: tuple[int, ...] = ()
+    """Chunk numbers to train on; none means all."""
+    val_chunks: tuple[int, ...] = ()
+    """Chunk numbers to validate on; none means all."""
+    val_dir: str | None = None
+    """Folder or remote:path of validation chunks, where ROOT has none."""
+    model_type: Literal["cnn", "transformer"] = "cnn"
+    """Which lifter."""
+    model_size: Literal["tiny", "small", "base"] = "base"
+    """Preset of architecture numbers (model_config.py); tiny trains on a CPU."""
+    pretrained: bool = False
+    """Transformer: start from timm's ImageNet weights (downloaded by timm)."""
+    target: Literal["root_relative", "absolute"] = "root_relative"
+    """What the joint losses compare: root at the origin, or positions in the camera frame."""
+    use_depth: bool = True
+    """False: the model never sees depth maps."""
+    epochs: Count = 50
+    """Passes over the training chunks."""
+    max_steps: int = -1
+    """Optimizer steps after which training ends whatever --epochs says; -1 for no limit."""
+    batch_size: Count = 10
+    """Samples per step over all processes."""
+    gradient_accumulation_steps: Annotated[Count, arg(aliases=["--accumulate"])] = 10
+    """Batches per optimizer step."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """AdamW's, at the top of the schedule."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """AdamW's."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 500
+    """Optimizer steps of linear warm-up before the cosine; at most a tenth of all steps."""
+    clip_norm: Annotated[float, Field(ge=0)] = 1.0
+    """Gradient norm above which gradients are scaled down; 0 for never."""
+    precision: Literal["auto", "32", "bf16", "16"] = "auto"
+    """auto: bf16 where the GPU has it, else 32 bit."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    weights: LossWeights = LossWeights()
+    """Loss weights."""
+    augmentation: AugmentationConfig = AugmentationConfig()
+    """Augmentation of training samples."""
+    num_workers: Annotated[Annotated[int, Field(ge=0)], arg(aliases=["--workers"])] = _cpu_workers()
+    """Processes that decode and augment."""
+    prefetch: Count = 4
+    """Batches each of them prepares ahead."""
+    cache_dir: Path = Path("./dataset_cache")
+    """Where chunks of a remote and unpacked .tar.gz chunks are kept."""
+    cache_gb: Annotated[float, Field(gt=0)] = 50.0
+    """Size the cache is held under, GB (10^9 bytes)."""
+    stream_groups: Count = 1
+    """Chunks are dealt to this many groups, so that a node reads only its share (part of the order)."""
+    log_dir: Path = Path("./logs")
+    """Runs live here, one folder each."""
+    exp: str | None = None
+    """Name of the run's folder; the date and time without it."""
+    resume: str | None = None
+    """Go on: a checkpoint, a run's folder or a run's name in --log-dir. Bare --resume: the newest run."""
+    checkpoint: Path | None = None
+    """Checkpoint to evaluate, or to start the weights from."""
+    evaluate: bool = False
+    """Only measure --checkpoint on the validation chunks."""
+    fast_dev_run: Annotated[bool, arg(aliases=["--fdr"])] = False
+    """One training and one validation batch through everything, nothing kept."""
+    eval_interval: Count = 5000
+    """Training batches between validations; an epoch's end validates too."""
+    checkpoint_interval: Count = 5000
+    """Optimizer steps between checkpoints step_N.pth."""
+    random_seed: int = 42
+    """Of weights, order, augmentation and dropout."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferConfig(Command):
+    """A folder of images -> 3D poses (.npy, .json) and, with --visualize, pictures.
+
+    Example: infer.py --checkpoint_path logs/RUN/checkpoints/best_model.pth --input_folder photos --visualize
+    """
+
+    checkpoint_path: Path
+    """A checkpoint of main.py."""
+    input_folder: Path
+    """Images, also in subfolders."""
+    output_folder: Path = Path("./inference_results")
+    """Where the results go."""
+    model_type: str | None = None
+    """Only checked: the checkpoint knows its model."""
+    yolo_model_path: str = "yolo11x-pose"
+    """As preprocess.py's --yolo-model."""
+    depth_model_path: str = "apple/DepthPro-hf"
+    """As preprocess.py's --depth-model."""
+    no_depth: Switch = False
+    """Do without the depth network."""
+    visualize: bool = False
+    """Write original, 2D overlay, depth map, 3D pose and the 2x2 panel of each image."""
+    legacy_npy: bool = False
+    """.npy holds [17, 3] of the first person, root-relative millimetres, instead of [people, 17, 3] metres."""
+    fov_deg: Annotated[float, Field(gt=0, lt=180)] = 55.0
+    """Field of view along the longer side, degrees, where the depth network does not estimate one."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    batch_size: Count = 8
+    """Images through the networks at once."""
+    max_bad: Share = 0.01
+    """Share of unreadable images above which the exit code is 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexConfig(Command):
+    """Chunks that somebody else wrote (stock WebDataset, say) -> the same folder with index.json and offset tables.
+
+    Example: humanpose3d index myonedrive:chunks
+    """
+
+    location: Positional[str]
+    """Folder or remote:path of chunks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeConfig(Command):
+    """The studio's people -> a corpus in its own layout: images and annotations, made here, free to use.
+
+    Example: humanpose3d fake human36m demo/frames --frames-per-take 20
+    """
+
+    corpus: Positional[Literal["human36m"]]
+    """Whose layout."""
+    out: Positional[Path]
+    """Gets images/ and annotations/."""
+    subjects: tuple[str, ...] = ("1", "5", "6", "7", "8", "9", "11")
+    """Human3.6M: 1 5 6 7 8 9 11."""
+    frames_per_take: Count = 16
+    """Frames of each subject, action and camera."""
+    size: Annotated[int, Field(ge=64)] = 256
+    """Side of the square images, px."""
+    seed: int = 42
+    """Of bodies, clothes and motion."""
+    workers: Count = _cpu_workers()
+    """Processes that render."""

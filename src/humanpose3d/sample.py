@@ -1,0 +1,140 @@
+"""The one record that crosses every stage, at its three ages: LabelledFrame -> PoseSample -> PoseBatch.
+
+Every shape, unit and frame of the toolkit's data is written here and nowhere else. Metres, radians, pixels.
+A missing joint is NaN with score 0; an absent field is None.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from humanpose3d.camera import Camera
+
+if TYPE_CHECKING:
+    import torch
+
+SCHEMA_VERSION = 1  # of a sample's metadata in a chunk; raised when a reader of the old one would misread the new
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledFrame:
+    """One labelled person in one image of a raw corpus, as a reader in `sources/` finds it."""
+
+    image_path: Path  # relative to the corpus's images folder; the sidecar has the same path in the processed folder
+    key: str  # `make_key`'s
+    corpus: str
+    subject: str  # normalised: "S9", "TS3"
+    action: str
+    camera_id: str
+    frame_index: int  # 0-based, in the take
+    fps: float | None
+    skeleton: str
+    joints_cam_m: np.ndarray | None  # float32 [J 3], camera frame
+    joints_px: np.ndarray | None  # float32 [J 2], whole image
+    joint_score: np.ndarray  # float32 [J], 0 missing, 1 labelled
+    camera: Camera | None
+    box_px: np.ndarray  # float32 [4], x0 y0 x1 y1, whole image
+    valid: bool = True
+    source_file: str = ""  # the annotation file the label comes from
+
+
+@dataclass(frozen=True, eq=False)
+class PoseSample:
+    """One person in one image. Arrays are NumPy; J joints in `skeleton`, Jin in `keypoint_skeleton`."""
+
+    key: str
+    image: np.ndarray | None = None  # uint8 [H W 3] RGB
+    image_size_wh: tuple[int, int] = (0, 0)  # of the stored image, known also where it is not decoded
+    depth_m: np.ndarray | None = (
+        None  # float32 [h w], camera z in metres, 0 = unknown; spans the image at its own scale
+    )
+    keypoints_px: np.ndarray | None = None  # float32 [Jin 2], in this image's pixels
+    keypoint_score: np.ndarray | None = None  # float32 [Jin], the estimator's raw confidence
+    keypoint_skeleton: str | None = None
+    keypoint_window: np.ndarray | None = (
+        None  # float32 [T Jin 3]: x, y (this image's pixels), score; frames around this one
+    )
+    window_fps: float | None = None
+    joints_px: np.ndarray | None = None  # float32 [J 2]
+    joints_cam_m: np.ndarray | None = None  # float32 [J 3], camera frame: x right, y down, z forward
+    joint_score: np.ndarray | None = None  # float32 [J]: 0 missing, else visibility or confidence of the label
+    joint_in_view: np.ndarray | None = None  # bool [J]: the 2D joint lies on this image; its 3D label stays either way
+    skeleton: str | None = None
+    camera: Camera | None = None  # of this stored image
+    box_px: np.ndarray | None = None  # float32 [4]: x0 y0 x1 y1 of the person, clipped to the image
+    head_size_px: float | None = None
+    smpl_pose_rad: np.ndarray | None = None  # float32 [24 3]
+    smpl_betas: np.ndarray | None = None  # float32 [10]
+    smpl_trans_m: np.ndarray | None = None  # float32 [3]
+    gender: str | None = None
+    corpus: str = ""
+    subject: str = ""
+    action: str = ""
+    camera_id: str = ""
+    frame_index: int = 0
+    fps: float | None = None
+    valid: bool = True  # counts in the corpus's official evaluation
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def with_(self, **changes: Any) -> PoseSample:
+        """A new record with some fields replaced."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True, eq=False)
+class PoseBatch:
+    """A batch on one device. Masks are made once, in the collator; a masked entry holds zeros, never NaN."""
+
+    keys: list[str]
+    subjects: list[str]
+    actions: list[str]
+    counted: torch.Tensor  # bool [B]; False for the repeats that fill up the last batch of an evaluation
+    image: torch.Tensor | None  # uint8 [B 3 H W] RGB
+    depth_m: torch.Tensor | None  # float32 [B 1 h w], 0 = unknown (all of it where a sample has no depth)
+    keypoints_px: torch.Tensor  # float32 [B Jin 2], in pixels of the H x W model input
+    keypoint_score: torch.Tensor  # float32 [B Jin], 0 where missing
+    keypoint_mask: torch.Tensor  # bool [B Jin]
+    intrinsics: torch.Tensor  # float32 [B 3 3], of the model input; where unknown, a default field of view
+    image_size_wh: torch.Tensor  # float32 [B 2], W and H of the model input
+    joints_px: torch.Tensor | None  # float32 [B J 2]
+    joints_cam_m: torch.Tensor | None  # float32 [B J 3], camera frame; None without labels
+    joint_mask: torch.Tensor | None  # bool [B J], the 3D label exists
+    joint_in_view: torch.Tensor | None  # bool [B J]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> PoseBatch:
+        """The same batch on another device. (Lightning calls this by name.)"""
+        moved = {
+            name: value.to(device, non_blocking=non_blocking)
+            for name, value in vars(self).items()
+            if hasattr(value, "to")
+        }
+        return replace(self, **moved)
+
+    def pin_memory(self) -> PoseBatch:
+        """The same batch in page-locked memory. (The DataLoader calls this by name.)"""
+        pinned = {name: value.pin_memory() for name, value in vars(self).items() if hasattr(value, "pin_memory")}
+        return replace(self, **pinned)
+
+
+def make_key(*parts: str | int) -> str:
+    """A sample's name from its parts: unique if they are, no dot, slash or space (WebDataset cuts at the first dot).
+
+    make_key("h36m", "S9", "Directions 1", 54138969, "000123", "p0") -> "h36m-S9-Directions_1-54138969-000123-p0"
+    """
+    return "-".join(re.sub(r"[^A-Za-z0-9_]+", "_", str(part)) for part in parts)
+
+
+def normalise_subject(name: str | int) -> str:
+    """'9', 's9', 'S09' and 9 -> 'S9'; 'ts3' -> 'TS3'; any other name as it is. One subject, one spelling."""
+    match = re.fullmatch(r"([A-Za-z]*)0*(\d+)", str(name).strip())
+    if not match or match[1].upper() not in ("", "S", "TS"):
+        return str(name).strip()
+    return f"{match[1].upper() or 'S'}{match[2]}"
