@@ -25,7 +25,7 @@ EXACT_PX = 0.01  # the contract
 
 
 def made_sample(seed: int = 0, size_wh: tuple[int, int] = (320, 240), **changes) -> PoseSample:
-    """A labelled person whose 2D joints are the exact projections of its 3D ones; fx != fy, distortion, missing joints."""
+    """A labelled person whose 2D joints are the exact projections of its 3D ones; fx != fy, a lens, a missing joint."""
     rng = np.random.default_rng(seed)
     camera = Camera.create(
         (rng.uniform(250, 1200), rng.uniform(250, 1200)),
@@ -148,7 +148,9 @@ def test_image_and_depth_move_with_the_points(x, y, angle, mirrored, scale):
     c, s = np.cos(angle), np.sin(angle)
     turn = np.array([[c, -s], [s, c]]) @ (MIRROR if mirrored else np.eye(2))
     # The dot stays near the middle of the new image whatever the turn.
-    warp = np.concatenate([scale * turn, (np.array([130.0, 120.0]) - scale * turn @ [x + 6.0, y - 5.0])[:, None]], axis=1)
+    warp = np.concatenate(
+        [scale * turn, (np.array([130.0, 120.0]) - scale * turn @ [x + 6.0, y - 5.0])[:, None]], axis=1
+    )
     warped = warp_sample(dot_sample(x, y), warp, (260, 240), turn)
     expected = warped.keypoints_px[0]
     assert np.abs(centre_of(warped.image[..., 0] > 127) - expected).max() < 0.6
@@ -159,7 +161,9 @@ def test_image_and_depth_move_with_the_points(x, y, angle, mirrored, scale):
 def test_a_strong_reduction_averages_instead_of_skipping():
     image = np.zeros((320, 320, 3), np.uint8)
     image[:, ::2] = 200  # a grid one pixel fine
-    small = warp_sample(made_sample(size_wh=(320, 320), image=image), crop_warp(np.array([0, 0, 320, 320]), 0, 40), (40, 40))
+    small = warp_sample(
+        made_sample(size_wh=(320, 320), image=image), crop_warp(np.array([0, 0, 320, 320]), 0, 40), (40, 40)
+    )
     assert np.abs(small.image[4:-4, 4:-4].astype(int) - 100).max() < 20  # skipping pixels is 100 off
 
 

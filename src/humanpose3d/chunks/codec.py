@@ -1,0 +1,350 @@
+"""PoseSample <-> the members of one sample in a chunk. Sole owner of the bytes.
+
+`image.jpg`, `depth.png` (16-bit, millimetres), `window.npy`, and `meta.json`: all else, by the record's field names.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+import orjson
+import simplejpeg
+from isal import isal_zlib
+from isal.igzip_lib import IsalError
+
+from humanpose3d.camera import Camera
+from humanpose3d.sample import SCHEMA_VERSION, PoseSample
+from humanpose3d.skeletons import SKELETONS
+
+META = "meta.json"
+MEMBER_OF_FIELD = {"image": "image.jpg", "depth_m": "depth.png", "keypoint_window": "window.npy"}
+SAMPLE_MEMBERS = (*MEMBER_OF_FIELD.values(), META)  # in the order they are written
+JPEG_QUALITY = 95
+LONGEST_NAME = 99  # bytes of `<key>.<extension>` that fit a USTAR header's name
+
+_KEY = re.compile(r"[A-Za-z0-9_+=@-]+")
+_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"\x00\x00\x00\x00IEND\xaeB`\x82"
+
+# float32 arrays of meta.json and their shapes; J and Jin are the lengths of `skeleton` and `keypoint_skeleton`
+_ARRAYS: dict[str, tuple[int | str, ...]] = {
+    "keypoints_px": ("Jin", 2),
+    "keypoint_score": ("Jin",),
+    "joints_px": ("J", 2),
+    "joints_cam_m": ("J", 3),
+    "joint_score": ("J",),
+    "box_px": (4,),
+    "smpl_pose_rad": (24, 3),
+    "smpl_betas": (10,),
+    "smpl_trans_m": (3,),
+}
+_NUMBERS = ("window_fps", "head_size_px", "fps")  # float or absent
+_TEXTS = ("corpus", "subject", "action", "camera_id")  # always there
+_OPTIONAL_TEXTS = ("keypoint_skeleton", "skeleton", "gender")
+
+
+class BadSample(ValueError):
+    """A sample that is not as it should be. `reason` is without the key, so that equal faults are counted together."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(f"{key}: {reason}")
+        self.key, self.reason = key, reason
+
+    def __reduce__(self) -> tuple[type[BadSample], tuple[str, str]]:  # crosses from a worker to its parent
+        return BadSample, (self.key, self.reason)
+
+
+def encode_sample(
+    sample: PoseSample, *, image_jpeg: bytes | None = None, jpeg_quality: int = JPEG_QUALITY
+) -> dict[str, bytes]:
+    """Extension -> bytes, in the order they are stored. `image_jpeg`: the image as it is already encoded."""
+    members = {}
+    if image_jpeg is None and sample.image is not None:
+        image_jpeg = encode_jpeg(sample.image, jpeg_quality)
+    if image_jpeg is not None:
+        members["image.jpg"] = image_jpeg
+    if sample.depth_m is not None:
+        members["depth.png"] = encode_depth(sample.depth_m)
+    if sample.keypoint_window is not None:
+        members["window.npy"] = _encode_npy(sample.keypoint_window)
+    members[META] = _encode_meta(sample, (*members, META))
+    return members
+
+
+def decode_sample(
+    key: str, members: Mapping[str, bytes], fields: Collection[str] = tuple(MEMBER_OF_FIELD)
+) -> PoseSample:
+    """The record of one sample, with those of image, depth_m and keypoint_window that `fields` names and that exist.
+
+    Needs of `members` only what `members_of(fields)` names. BadSample where something is not as it should be.
+    """
+    meta = decode_meta(key, members)
+    record = _record(key, meta)
+    changes: dict[str, Any] = {}
+    for field in fields:
+        data = _promised(key, members, meta, MEMBER_OF_FIELD[field])
+        if data is not None:
+            changes[field] = _decode_field(key, field, data, record)
+    return record.with_(**changes)
+
+
+def _decode_field(key: str, field: str, data: bytes, record: PoseSample) -> np.ndarray:
+    if field == "depth_m":
+        return decode_depth(key, data)
+    if field == "keypoint_window":
+        return _decode_window(key, data, record)
+    image = decode_jpeg(key, data)
+    if image.shape[1::-1] != record.image_size_wh:
+        raise BadSample(key, "image.jpg is not of the size that meta.json says")
+    return image
+
+
+def members_of(fields: Collection[str]) -> tuple[str, ...]:
+    """The extensions to read for these fields of the record; meta.json always."""
+    return (*(extension for field, extension in MEMBER_OF_FIELD.items() if field in fields), META)
+
+
+def check_sample(key: str, members: Mapping[str, bytes], *, decode: bool = False) -> dict[str, Any]:
+    """The metadata of a valid sample; BadSample otherwise.
+
+    Valid: the key is one of ours, the members that the metadata promises are there, the JSON fits the schema, JPEG and
+    PNG begin and end as such. `decode` also decodes them.
+    """
+    check_key(key)
+    meta = decode_meta(key, members)
+    for extension in meta.get("members", ()):
+        _promised(key, members, meta, extension)
+    if decode:
+        decode_sample(key, members)
+        return meta
+    record = _record(key, meta)
+    if "image.jpg" in members:
+        _check_jpeg_ends(key, members["image.jpg"])
+    if "depth.png" in members:
+        _check_png_ends(key, members["depth.png"])
+    if "window.npy" in members:
+        _decode_window(key, members["window.npy"], record)
+    return meta
+
+
+def check_key(key: str) -> None:
+    """BadSample where a key holds what WebDataset or a tar cannot take."""
+    if not _KEY.fullmatch(key):
+        raise BadSample(key, "its key has characters other than letters, digits and _+=@-")
+
+
+def decode_meta(key: str, members: Mapping[str, bytes]) -> dict[str, Any]:
+    """meta.json as it stands, with a schema version we can read."""
+    if META not in members:
+        raise BadSample(key, "meta.json is missing")
+    try:
+        meta = orjson.loads(members[META])
+    except orjson.JSONDecodeError:
+        raise BadSample(key, "meta.json is not JSON") from None
+    if not isinstance(meta, dict):
+        raise BadSample(key, "meta.json is not an object")
+    version = meta.get("schema_version")
+    if not isinstance(version, int):
+        raise BadSample(key, "meta.json has no schema_version")
+    if version > SCHEMA_VERSION:
+        raise BadSample(
+            key, f"schema_version {version} is newer than this program's {SCHEMA_VERSION}; update humanpose3d"
+        )
+    return meta
+
+
+def _encode_meta(sample: PoseSample, members: tuple[str, ...]) -> bytes:
+    meta: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "members": list(members)}
+    for name, value in vars(sample).items():
+        if name in MEMBER_OF_FIELD or value is None:
+            continue
+        if name in _ARRAYS:
+            value = np.ascontiguousarray(value, dtype=np.float32)
+        meta[name] = value.to_dict() if isinstance(value, Camera) else value
+    # orjson writes float32 with the fewest digits that give the same float32 back, and NaN as null.
+    return orjson.dumps(meta, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _record(key: str, meta: dict[str, Any]) -> PoseSample:
+    """The record that meta.json tells of; BadSample names the field that does not fit."""
+    if meta.get("key", key) != key:
+        raise BadSample(key, "meta.json has another key")
+    values = _plain_fields(key, meta)
+    joints = {
+        "J": len(SKELETONS[values["skeleton"]]) if values["skeleton"] else None,
+        "Jin": len(SKELETONS[values["keypoint_skeleton"]]) if values["keypoint_skeleton"] else None,
+    }
+    for name, shape in _ARRAYS.items():
+        if meta.get(name) is not None:
+            expected = tuple(joints[side] if isinstance(side, str) else side for side in shape)
+            values[name] = _array(key, name, meta[name], expected)
+    if ("keypoints_px" in values) != ("keypoint_score" in values):
+        raise BadSample(key, "keypoints_px and keypoint_score come together")
+    return PoseSample(
+        key=key,
+        image_size_wh=_size_wh(key, meta.get("image_size_wh")),
+        joint_in_view=_in_view(key, meta.get("joint_in_view"), joints["J"]),
+        camera=_camera(key, meta.get("camera")),
+        **values,
+    )
+
+
+def _plain_fields(key: str, meta: dict[str, Any]) -> dict[str, Any]:
+    """The fields that are one text, number or object."""
+    values: dict[str, Any] = {name: _typed(key, meta, name, str) for name in _TEXTS}
+    values |= {name: _typed(key, meta, name, str, optional=True) for name in _OPTIONAL_TEXTS}
+    for name in ("skeleton", "keypoint_skeleton"):
+        if values[name] is not None and values[name] not in SKELETONS:
+            raise BadSample(key, f"{name} '{values[name]}' is not one of {', '.join(sorted(SKELETONS))}")
+    for name in _NUMBERS:
+        number = _typed(key, meta, name, (int, float), optional=True)
+        values[name] = None if number is None else float(number)
+    values["frame_index"] = _typed(key, meta, "frame_index", int)
+    values["valid"] = _typed(key, meta, "valid", bool)
+    values["provenance"] = _typed(key, meta, "provenance", dict)
+    return values
+
+
+def _size_wh(key: str, value: Any) -> tuple[int, int]:
+    if not (isinstance(value, list) and len(value) == 2 and all(isinstance(side, int) and side >= 0 for side in value)):
+        raise BadSample(key, "image_size_wh is not two whole numbers")
+    return value[0], value[1]
+
+
+def _in_view(key: str, value: Any, joints: int | None) -> np.ndarray | None:
+    if value is None:
+        return None
+    if not (isinstance(value, list) and len(value) == joints and all(isinstance(seen, bool) for seen in value)):
+        raise BadSample(key, "joint_in_view does not fit its skeleton")
+    return np.array(value, dtype=bool)
+
+
+def _camera(key: str, value: Any) -> Camera | None:
+    if value is None:
+        return None
+    try:
+        return Camera.from_dict(value)
+    except (ValueError, TypeError, KeyError):
+        raise BadSample(key, "camera is not K, R, t_m and distortion") from None
+
+
+def _typed(key: str, meta: dict[str, Any], name: str, kind: Any, *, optional: bool = False) -> Any:
+    value = meta.get(name)
+    if value is None and optional:
+        return None
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise BadSample(key, f"meta.json: {name} is {'missing' if value is None else 'of another type'}")
+    return value
+
+
+def _array(key: str, name: str, value: Any, shape: tuple[int | None, ...]) -> np.ndarray:
+    try:
+        array = np.asarray(value, dtype=np.float32)  # null becomes NaN
+    except (ValueError, TypeError):
+        raise BadSample(key, f"meta.json: {name} is not an array of numbers") from None
+    if array.shape != shape:
+        raise BadSample(key, f"meta.json: {name} has another shape than its skeleton or the format asks for")
+    return array
+
+
+def _promised(key: str, members: Mapping[str, bytes], meta: dict[str, Any], extension: str) -> bytes | None:
+    """A member; None where there is none and none was promised."""
+    if extension in members:
+        return members[extension]
+    if extension in meta.get("members", ()):
+        raise BadSample(key, f"{extension} is missing")
+    return None
+
+
+def encode_jpeg(image: np.ndarray, quality: int = JPEG_QUALITY) -> bytes:
+    """uint8 [H W 3] RGB -> JPEG bytes."""
+    return simplejpeg.encode_jpeg(
+        np.ascontiguousarray(image), quality=quality, colorspace="RGB", colorsubsampling="420"
+    )
+
+
+def decode_jpeg(key: str, data: bytes) -> np.ndarray:
+    """JPEG bytes -> uint8 [H W 3] RGB. A picture that ends early is an error, not a grey patch."""
+    try:
+        return simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
+    except ValueError:
+        raise BadSample(key, "image.jpg cannot be decoded") from None
+
+
+def encode_depth(depth_m: np.ndarray) -> bytes:
+    """float32 [h w] metres -> 16-bit PNG in millimetres; 0 stays unknown, as do NaN and what lies behind the lens."""
+    millimetres = np.rint(np.nan_to_num(depth_m, nan=0.0, posinf=65.535, neginf=0.0) * 1000.0)
+    # Filter Up on every row and level 1: what `_inflate_up` reads ten times as fast as a general decoder.
+    options = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP, cv2.IMWRITE_PNG_COMPRESSION, 1]
+    done, data = cv2.imencode(".png", np.clip(millimetres, 0, 65535).astype(np.uint16), options)
+    assert done
+    return data.tobytes()
+
+
+def decode_depth(key: str, data: bytes) -> np.ndarray:
+    """16-bit PNG in millimetres -> float32 [h w] metres, 0 = unknown."""
+    millimetres = _inflate_up(data)
+    if millimetres is None:
+        _check_png_ends(key, data)
+        millimetres = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if millimetres is None or millimetres.ndim != 2 or millimetres.dtype.newbyteorder("=") != np.uint16:
+        raise BadSample(key, "depth.png is not a 16-bit grey PNG")
+    return millimetres.astype(np.float32) / np.float32(1000.0)
+
+
+def _inflate_up(data: bytes) -> np.ndarray | None:
+    """Big-endian uint16 [h w] of a 16-bit grey PNG whose rows are all filtered Up; None for others, which cv2 reads."""
+    if data[:8] != _PNG_START or data[12:16] != b"IHDR" or data[24:29] != b"\x10\x00\x00\x00\x00":
+        return None
+    width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    parts, position = [], 33
+    while data[position + 4 : position + 8] == b"IDAT":
+        length = int.from_bytes(data[position : position + 4], "big")
+        part = data[position + 4 : position + 8 + length]
+        if isal_zlib.crc32(part) != int.from_bytes(data[position + 8 + length : position + 12 + length], "big"):
+            return None
+        parts.append(part[4:])
+        position += 12 + length
+    if data[position:] != _PNG_END:
+        return None
+    try:
+        rows = np.frombuffer(isal_zlib.decompress(b"".join(parts)), np.uint8)
+    except IsalError:  # type: ignore[misc]  # a class, which its stub takes for an instance
+        return None
+    if rows.size != height * (2 * width + 1):
+        return None
+    rows = rows.reshape(height, 2 * width + 1)
+    if not (rows[:, 0] == 2).all():
+        return None
+    return np.add.accumulate(rows[:, 1:], axis=0, dtype=np.uint8).view(">u2")
+
+
+def _encode_npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(array, dtype=np.float32), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _decode_window(key: str, data: bytes, record: PoseSample) -> np.ndarray:
+    try:
+        window = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, OSError):
+        raise BadSample(key, "window.npy cannot be read") from None
+    joints = len(SKELETONS[record.keypoint_skeleton]) if record.keypoint_skeleton else -1
+    if not isinstance(window, np.ndarray) or window.dtype != np.float32 or window.shape[1:] != (joints, 3):
+        raise BadSample(key, "window.npy is not float32 [T, joints, 3]")
+    return window
+
+
+def _check_jpeg_ends(key: str, data: bytes) -> None:
+    if data[:3] != b"\xff\xd8\xff" or not data.rstrip(b"\x00").endswith(b"\xff\xd9"):
+        raise BadSample(key, "image.jpg is not a whole JPEG")
+
+
+def _check_png_ends(key: str, data: bytes) -> None:
+    if not (data.startswith(_PNG_START) and data.endswith(_PNG_END)):
+        raise BadSample(key, "depth.png is not a whole PNG")

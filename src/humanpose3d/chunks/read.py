@@ -1,0 +1,354 @@
+"""Reading one chunk: where its members lie (`OffsetTable`), any sample in place (`Chunk`), and bringing a chunk here.
+
+Nothing is decoded, and a tar is never extracted: members are read by position.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tarfile
+from array import array
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from isal import igzip, isal_zlib
+from isal.igzip_lib import IsalError
+
+from humanpose3d.chunks.codec import BadSample
+from humanpose3d.remotes import LocalStore, Store, whole_file
+
+if TYPE_CHECKING:
+    from humanpose3d.chunks.layout import ChunkEntry
+
+BLOCK = 512  # a tar is made of these
+COPY_BYTES = 1 << 20
+IDX_VERSION = "v1.2"  # of NVIDIA DALI's wds2idx
+_REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
+
+
+@dataclass(frozen=True, eq=False)
+class OffsetTable:
+    """Where each member of each sample of one tar lies. N samples, E extensions."""
+
+    keys: np.ndarray  # bytes_ [N]
+    extensions: tuple[str, ...]  # all that occur, E of them
+    offsets: np.ndarray  # int64 [N E], of the data; -1 where a sample has no such member
+    sizes: np.ndarray  # int64 [N E]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def key(self, index: int) -> str:
+        return self.keys[index].decode()
+
+    def extensions_of(self, index: int) -> tuple[str, ...]:
+        """A sample's own extensions, in the order they lie in the tar."""
+        row = self.offsets[index]
+        return tuple(self.extensions[column] for column in np.argsort(row, kind="stable") if row[column] >= 0)
+
+    @property
+    def end(self) -> int:
+        """The byte after the last member's data; 0 where there are none."""
+        return int((self.offsets + self.sizes).max()) if len(self) else 0
+
+    @staticmethod
+    def scan(path: Path) -> OffsetTable:
+        """From the tar itself. ValueError where it is cut short or not a tar."""
+        rows = TableBuilder()
+        for name, offset, size in _tar_members(path):
+            rows.add(name, offset, size, path)
+        return rows.table()
+
+    @staticmethod
+    def load(path: Path) -> OffsetTable:
+        """From an `.idx` file. ValueError where it is not one."""
+        rows = TableBuilder()
+        try:
+            with path.open() as file:
+                version, count = file.readline().split()
+                for line in file:
+                    fields = line.split()
+                    for column in range(0, len(fields), 4):
+                        _, offset, size, name = fields[column : column + 4]
+                        rows.add(name, int(offset), int(size), path)
+        except (ValueError, UnicodeDecodeError):
+            raise ValueError(
+                f"{path} is not an index of wds2idx {IDX_VERSION}; delete it, it will be made again"
+            ) from None
+        table = rows.table()
+        if version != IDX_VERSION or int(count) != len(table):
+            raise ValueError(f"{path} is not a whole index of wds2idx {IDX_VERSION}; delete it, it will be made again")
+        return table
+
+    def save(self, path: Path) -> None:
+        """As an `.idx` file, whole or not at all."""
+        with whole_file(path) as temporary, temporary.open("w") as file:
+            file.write(f"{IDX_VERSION} {len(self)}\n")
+            for index in range(len(self)):
+                file.write(" ".join(self._idx_fields(index)) + "\n")
+
+    def _idx_fields(self, index: int) -> Iterator[str]:
+        key, columns = self.key(index), {extension: column for column, extension in enumerate(self.extensions)}
+        for extension in self.extensions_of(index):
+            offset, size = self.offsets[index, columns[extension]], self.sizes[index, columns[extension]]
+            yield f"{extension} {offset} {size} {key}.{extension}"
+
+
+class TableBuilder:
+    """Members in the order they lie in a tar -> its table. Neighbours of one key are one sample, as in WebDataset."""
+
+    def __init__(self) -> None:
+        self.keys: list[bytes] = []
+        self.columns: dict[str, int] = {}
+        self.members = (array("q"), array("q"), array("q"), array("q"))  # sample, column, offset, size
+        self._seen: set[str] = set()
+
+    def add(self, name: str, offset: int, size: int, path: Path) -> None:
+        """ValueError, naming `path`, where a sample has two members of one extension."""
+        key, extension = split_name(name)
+        if not key or key.endswith("/"):
+            return  # a hidden file is no sample
+        if not self.keys or self.keys[-1] != key.encode():
+            self.keys.append(key.encode())
+            self._seen.clear()
+        if extension in self._seen:
+            raise ValueError(f"{path}: sample {key} has two members '{extension}'; make this chunk again")
+        self._seen.add(extension)
+        column = self.columns.setdefault(extension, len(self.columns))
+        for values, value in zip(self.members, (len(self.keys) - 1, column, offset, size), strict=True):
+            values.append(value)
+
+    def table(self) -> OffsetTable:
+        shape = (len(self.keys), len(self.columns))
+        offsets, sizes = np.full(shape, -1, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        samples, columns, starts, lengths = (np.frombuffer(values, dtype=np.int64) for values in self.members)
+        offsets[samples, columns], sizes[samples, columns] = starts, lengths
+        return OffsetTable(np.array(self.keys, dtype=np.bytes_), tuple(self.columns), offsets, sizes)
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """A member's (key, extension): cut at the first dot of its file name, as WebDataset and DALI do."""
+    name = name.removeprefix("./")
+    start = name.rfind("/") + 1
+    base, _, extension = name[start:].partition(".")
+    return name[:start] + base, extension
+
+
+class Chunk:
+    """One uncompressed chunk on this machine. Cheap to make and to send to another process: files open on first use."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._table: OffsetTable | None = None
+        self._file: int | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_table": None, "_file": None}
+
+    @property
+    def table(self) -> OffsetTable:
+        if self._table is None:
+            self._table = _table_of(self.path)
+        return self._table
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def key(self, index: int) -> str:
+        return self.table.key(index)
+
+    def read(self, index: int, extensions: Collection[str] | None = None) -> dict[str, bytes]:
+        """A sample's members, extension -> bytes: all, or those in `extensions`. BadSample where one is cut short."""
+        table, members = self.table, {}
+        for extension in table.extensions_of(index):
+            if extensions is None or extension in extensions:
+                column = table.extensions.index(extension)
+                size = int(table.sizes[index, column])
+                data = os.pread(self._descriptor(), size, int(table.offsets[index, column]))
+                if len(data) != size:
+                    raise BadSample(table.key(index), f"{extension} is cut short")
+                members[extension] = data
+        return members
+
+    def _descriptor(self) -> int:
+        if self._file is None:
+            self._file = os.open(self.path, os.O_RDONLY)
+        return self._file
+
+    def close(self) -> None:
+        """Gives the file back; reading opens it again."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def open_chunk(path: Path) -> Chunk:
+    """The chunk at `path`, an uncompressed tar. Its `.idx` is used where it fits the tar."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; copy it there, or index what is left with 'humanpose3d index'")
+    if is_compressed(path.name):
+        raise ValueError(f"{path} is compressed; unpack it first (unpack_chunk)")
+    return Chunk(path)
+
+
+def idx_path(path: Path) -> Path:
+    """chunk_000000.tar -> chunk_000000.idx."""
+    return path.with_suffix(".idx")
+
+
+def is_compressed(name: str) -> bool:
+    return name.endswith(("gz", "tgz"))
+
+
+def unpack_chunk(packed: Path, path: Path) -> None:
+    """A `.tar.gz` -> the tar in it, whole or not at all. ValueError where it is cut short or damaged."""
+    try:
+        with igzip.open(packed, "rb") as source, whole_file(path) as temporary, temporary.open("wb") as target:
+            shutil.copyfileobj(source, target, COPY_BYTES)
+    except (EOFError, igzip.BadGzipFile, IsalError) as error:  # type: ignore[misc]  # a class
+        raise ValueError(f"{packed} is half-written or damaged ({error}); {_REMEDY}") from None
+
+
+def fetch_chunk(store: Store, entry: ChunkEntry, path: Path) -> None:
+    """Brings a chunk here as an uncompressed tar at `path`, checked against its entry in the index.
+
+    ValueError where it is not what the index says, naming the file and what to do.
+    """
+    if isinstance(store, LocalStore):
+        verify_chunk(store.local_path(entry.file), entry)
+        if is_compressed(entry.file):
+            unpack_chunk(store.local_path(entry.file), path)
+        else:
+            store.get(entry.file, path)
+        return
+    arrived = path.with_name(f"{path.name}.gz") if is_compressed(entry.file) else path
+    store.get(entry.file, arrived, size=entry.bytes)
+    try:
+        verify_chunk(arrived, entry, f"{store.location}/{entry.file}")
+        if arrived != path:
+            unpack_chunk(arrived, path)
+    except ValueError:
+        arrived.unlink(missing_ok=True)
+        raise
+    if arrived != path:
+        arrived.unlink()
+
+
+@contextmanager
+def borrowed_chunk(store: Store, entry: ChunkEntry, folder: Path) -> Iterator[Chunk]:
+    """A chunk of a store, read where it lies if it can be, else from a copy in `folder`, gone when the block ends."""
+    if isinstance(store, LocalStore) and not is_compressed(entry.file):
+        verify_chunk(store.local_path(entry.file), entry)
+        yield open_indexed(store.local_path(entry.file), entry)
+        return
+    path = folder / f"{entry.file.split('.')[0]}.tar"
+    try:
+        fetch_chunk(store, entry, path)
+        yield open_indexed(path, entry)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def open_indexed(path: Path, entry: ChunkEntry) -> Chunk:
+    """The chunk at `path`. ValueError where it does not hold as many samples as its entry in the index says."""
+    chunk = open_chunk(path)
+    if len(chunk) != entry.samples:
+        raise ValueError(f"{path} holds {len(chunk)} samples where index.json says {entry.samples}; {_REMEDY}")
+    return chunk
+
+
+_REMEDY = "copy it again from where it came, or remove it and index what is left with 'humanpose3d index'"
+
+
+def verify_chunk(path: Path, entry: ChunkEntry, named: str = "") -> None:
+    """ValueError where a chunk's file is not the one its entry in the index was written for."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{named or path} is missing; {_REMEDY}")
+    size = path.stat().st_size
+    if size != entry.bytes:
+        raise ValueError(f"{named or path} has {size} bytes where index.json says {entry.bytes}; {_REMEDY}")
+    if file_crc32(path) != entry.crc32:
+        raise ValueError(f"{named or path} does not have the checksum that index.json says; {_REMEDY}")
+
+
+def file_crc32(path: Path) -> int:
+    """CRC-32 of a file's bytes."""
+    crc = 0
+    with path.open("rb") as file:
+        while block := file.read(COPY_BYTES):
+            crc = isal_zlib.crc32(block, crc)
+    return crc
+
+
+def _table_of(path: Path) -> OffsetTable:
+    """From the `.idx` beside a tar where it tells of this tar, else from the tar."""
+    try:
+        table = OffsetTable.load(idx_path(path))
+    except (FileNotFoundError, ValueError):  # costs a scan, nothing else: the tar has all that its .idx says
+        return OffsetTable.scan(path)
+    return table if _fits(table, path) else OffsetTable.scan(path)
+
+
+def _fits(table: OffsetTable, path: Path) -> bool:
+    """The first and the last sample stand in the tar where the table says."""
+    if not len(table) or path.stat().st_size < table.end:
+        return False
+    with path.open("rb") as file:
+        for index in (0, len(table) - 1):
+            extension = table.extensions_of(index)[-1]
+            file.seek(int(table.offsets[index, table.extensions.index(extension)]) - BLOCK)
+            name = file.read(100).rstrip(b"\0").decode(errors="replace").removeprefix("./")
+            if name != f"{table.key(index)}.{extension}"[:100]:
+                return False
+    return True
+
+
+def _tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
+    """(name, offset of the data, size) of each regular file in a tar.
+
+    Strict where `tarfile` is not: it takes a damaged header in mid-file for the end.
+    """
+    size_of_file = path.stat().st_size
+    with path.open("rb") as file:
+        offset, long_name, long_size = 0, None, None
+        while True:
+            file.seek(offset)
+            block = file.read(BLOCK)
+            if len(block) == BLOCK and not any(block):
+                return
+            try:
+                header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+            except tarfile.HeaderError:
+                raise ValueError(f"{path} is half-written or damaged at byte {offset}; {_REMEDY}") from None
+            data, size = offset + BLOCK, header.size if long_size is None else long_size
+            if data + size > size_of_file:
+                raise ValueError(f"{path} is half-written: it ends within {long_name or header.name}; {_REMEDY}")
+            offset = data + -(-size // BLOCK) * BLOCK
+            if header.type == tarfile.GNUTYPE_LONGNAME:
+                long_name = file.read(size).rstrip(b"\0").decode("utf-8", "surrogateescape")
+            elif header.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
+                facts = _pax_facts(file.read(size))
+                long_name, long_size = facts.get("path", long_name), int(facts["size"]) if "size" in facts else None
+            elif header.type not in (tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK):
+                if header.type in _REGULAR:
+                    yield long_name or header.name, data, size
+                long_name = long_size = None
+
+
+def _pax_facts(records: bytes) -> dict[str, str]:
+    """`length key=value` lines of an extended header."""
+    facts, position = {}, 0
+    while position < len(records) and records[position : position + 1] != b"\0":
+        length = int(records[position : records.index(b" ", position)])
+        key, _, value = records[position : position + length - 1].partition(b" ")[2].partition(b"=")
+        facts[key.decode()] = value.decode("utf-8", "surrogateescape")
+        position += length
+    return facts

@@ -1,0 +1,213 @@
+"""Chunks -> the same samples in one global random order. Every sample is checked on the way.
+
+The order is a permutation of all samples; each is read where it lies and written at once, so memory holds one sample
+and the tables of offsets (about 100 bytes a sample).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+
+from humanpose3d.chunks.codec import BadSample, check_sample
+from humanpose3d.chunks.layout import ChunkEntry, ChunkIndex, has_chunks, read_index
+from humanpose3d.chunks.read import Chunk, fetch_chunk, is_compressed, open_indexed, verify_chunk
+from humanpose3d.chunks.write import ChunkSetWriter, job_folder, refuse_same_place, report_state, restore_report
+from humanpose3d.remotes import LocalStore, Store, open_store
+from humanpose3d.reports import StageReport, progress
+
+REPORT = "rechunk_report.json"
+PARTS = ("train", "val", "test")  # of a parent that is mirrored
+EXTRACTED = "extracted"
+OPEN_AT_MOST = 256  # chunks; a process may open 1024 files
+
+
+def rechunk(
+    *,
+    input_dir: str,
+    output_dir: str,
+    chunk_size: int,
+    seed: int,
+    keep_extracted_originals: bool,
+    compress: str,
+    temp_dir: Path,
+    max_bad: float,
+) -> StageReport:
+    """Fields as in RechunkConfig. Cut off, it goes on after the last whole chunk and ends with the same bytes.
+
+    Remote and compressed chunks are all copied to `temp_dir` first: a global order asks for any of them at any time.
+    """
+    source, target = open_store(input_dir), open_store(output_dir)
+    refuse_same_place(source, [target])
+    if keep_extracted_originals and not isinstance(target, LocalStore):
+        raise ValueError(f"--keep-extracted-originals needs a local folder, and {target.location} is on a remote")
+    report = StageReport("rechunk", max_bad=max_bad)
+    for part in _parts(source):
+        of_part = _rechunk_part(
+            source.child(part) if part else source, target.child(part) if part else target, chunk_size=chunk_size,
+            seed=seed, keep=keep_extracted_originals, compress=compress, temp_dir=temp_dir,
+        )  # fmt: skip
+        _merge(report, of_part, part)
+    report.facts["output"] = target.location
+    report.summary = f"rechunked {report.counts['samples']} samples into {target.location}: {report.summary}"
+    target.write_bytes(REPORT, report.to_json())
+    return report
+
+
+def _parts(source: Store) -> list[str]:
+    """["train", "test"] of a parent of those; [""] for a folder of chunks."""
+    if has_chunks(source):
+        return [""]
+    return [part for part in PARTS if part in source.folders() and has_chunks(source.child(part))] or [""]
+
+
+def _merge(report: StageReport, of_part: StageReport, part: str) -> None:
+    report.inputs += of_part.inputs
+    report.counts.update(of_part.counts)
+    report.skipped_counts.update(of_part.skipped_counts)
+    for reason, names in of_part.skipped.items():
+        report.skipped.setdefault(reason, []).extend(f"{part}/{name}" if part else name for name in names)
+    report.facts[part or "set"] = of_part.facts
+    report.summary = "; ".join(filter(None, (report.summary, f"{part} {of_part.summary}".strip())))
+
+
+def _rechunk_part(
+    source: Store,
+    target: Store,
+    *,
+    chunk_size: int,
+    seed: int,
+    keep: bool,
+    compress: str,
+    temp_dir: Path,
+) -> StageReport:
+    index = read_index(source)
+    report = StageReport("rechunk", inputs=index.samples)
+    plan = {"stage": "rechunk", "seed": seed, "chunk_size": chunk_size, "compress": compress, "input": index.digest}
+    if keep:
+        plan["keep_extracted_originals"] = True
+    temporary = job_folder(temp_dir, source.place, target.place, index.digest)
+    with ChunkSetWriter(
+        target, prefix=index.prefix, chunk_size=chunk_size, compress=compress, plan=plan, staging=temporary / "staging",
+        state=lambda: report_state(report), history=index.provenance.get("history", []),
+    ) as writer:  # fmt: skip
+        if writer.state is not None:
+            restore_report(report, writer.state)
+        if writer.index is None:
+            samples = _Samples(_bring(source, index, temporary / "chunks"))
+            extracted = target.child(EXTRACTED) if keep else None
+            _write_all(writer, samples, global_order(index.samples, seed), report, extracted)
+        written = writer.finish(why_none=report.skipped_line() or f"{source.location} is empty")
+    shutil.rmtree(temporary, ignore_errors=True)
+    report.counts.update(samples=written.samples, chunks=len(written.chunks))
+    report.facts.update(samples=written.samples, chunks=len(written.chunks))
+    report.summary = f"{written.samples} in {len(written.chunks)} chunks"
+    return report
+
+
+def global_order(count: int, seed: int) -> np.ndarray:
+    """int64 [count]: a random permutation. From a generator's raw bits, whose values NumPy promises never to change."""
+    return np.argsort(np.random.PCG64(seed).random_raw(count), kind="stable")
+
+
+def _write_all(
+    writer: ChunkSetWriter, samples: _Samples, order: np.ndarray, report: StageReport, extracted: Store | None
+) -> None:
+    repeated = samples.repeated_keys()
+    with progress("rechunk", len(order)) as bar:
+        bar.advance(writer.position)
+        for position in range(writer.position, len(order)):
+            number = int(order[position])
+            key = samples.key(number)
+            try:
+                if number in repeated:
+                    raise BadSample(key, "its key is used twice")
+                members = samples.read(number)
+                meta = check_sample(key, members)
+                if extracted is not None:  # first: a chunk that is whole has all its samples extracted
+                    for extension, data in members.items():
+                        extracted.write_bytes(f"{key}.{extension}", data)
+                writer.write(position, key, members, meta)
+            except BadSample as bad:
+                report.skip(bad.key, bad.reason)
+            bar.advance()
+
+
+def _bring(source: Store, index: ChunkIndex, folder: Path) -> list[Chunk]:
+    """Every chunk, readable in place and checked against the index: where it lies, else as a copy in `folder`."""
+    paths = {entry.number: _place_of(source, entry, folder) for entry in index.chunks}
+    missing = [
+        entry for entry in index.chunks if paths[entry.number].parent == folder and not paths[entry.number].is_file()
+    ]
+    _refuse_without_room(folder, sum(entry.bytes for entry in missing))
+    chunks = []
+    with progress("read chunks", len(index.chunks)) as bar:
+        for entry in index.chunks:
+            path = paths[entry.number]
+            if entry in missing:
+                fetch_chunk(source, entry, path)
+            elif path.parent != folder:
+                verify_chunk(path, entry)
+            chunks.append(open_indexed(path, entry))
+            bar.advance()
+    return chunks
+
+
+def _place_of(source: Store, entry: ChunkEntry, folder: Path) -> Path:
+    if isinstance(source, LocalStore) and not is_compressed(entry.file):
+        return source.local_path(entry.file)
+    return folder / f"{entry.number:06d}.tar"
+
+
+def _refuse_without_room(folder: Path, needed: int) -> None:
+    if not needed:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(
+            f"{folder} needs {needed / 1e9:.1f} GB for the chunks and has {free / 1e9:.1f} GB free; "
+            "name a roomier disk with --temp-dir"
+        )
+
+
+class _Samples:
+    """All samples of some chunks under one number, a bounded number of files open."""
+
+    def __init__(self, chunks: list[Chunk]) -> None:
+        self._chunks = chunks
+        self._ends = np.cumsum([len(chunk) for chunk in chunks])
+        self._used: OrderedDict[int, None] = OrderedDict()  # chunks with an open file, the longest unused first
+
+    def key(self, number: int) -> str:
+        chunk, index = self._find(number)
+        return self._chunks[chunk].key(index)
+
+    def read(self, number: int) -> dict[str, bytes]:
+        chunk, index = self._find(number)
+        self._used[chunk] = None
+        self._used.move_to_end(chunk)
+        if len(self._used) > OPEN_AT_MOST:
+            self._chunks[self._used.popitem(last=False)[0]].close()
+        return self._chunks[chunk].read(index)
+
+    def repeated_keys(self) -> frozenset[int]:
+        """The numbers of samples whose key an earlier one has: side by side in a chunk the two would become one."""
+        digests = np.array(
+            [
+                int.from_bytes(hashlib.blake2b(bytes(key), digest_size=8).digest(), "big")
+                for chunk in self._chunks
+                for key in chunk.table.keys
+            ],
+            dtype=np.uint64,
+        )
+        _, first = np.unique(digests, return_index=True)
+        return frozenset(np.setdiff1d(np.arange(len(digests)), first).tolist())
+
+    def _find(self, number: int) -> tuple[int, int]:
+        chunk = int(np.searchsorted(self._ends, number, side="right"))
+        return chunk, number - (int(self._ends[chunk - 1]) if chunk else 0)

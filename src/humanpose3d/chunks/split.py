@@ -1,0 +1,194 @@
+"""Chunks -> train/ and test/ by subject, chunk by chunk: a few chunks of disk whatever the set's size.
+
+Members move as bytes; of a sample only its metadata is looked into.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from humanpose3d.chunks.codec import BadSample, decode_meta
+from humanpose3d.chunks.layout import UNKNOWN_SUBJECT, ChunkEntry, ChunkIndex, read_index
+from humanpose3d.chunks.read import Chunk, borrowed_chunk
+from humanpose3d.chunks.write import ChunkSetWriter, job_folder, refuse_same_place, report_state, restore_report
+from humanpose3d.remotes import Store, open_store
+from humanpose3d.reports import Progress, StageReport, progress
+from humanpose3d.sample import normalise_subject
+
+REPORT = "split_report.json"
+
+
+def split_by_subject(
+    *,
+    rclone_input_prefix: str,
+    rclone_destination_prefix: str,
+    train_subjects: str,
+    test_subjects: str,
+    new_chunk_size: int,
+    temp_extraction_dir: Path,
+    staging_dir: Path,
+    compress: str,
+    max_bad: float,
+) -> StageReport:
+    """Fields as in SplitConfig. Cut off, it goes on after the last whole chunk of each part.
+
+    ValueError: a subject in both lists, or in none of the data (with the subjects there are); no list at all; a
+    destination that is the source.
+    """
+    lists = {"train": _subjects(train_subjects), "test": _subjects(test_subjects)}
+    wanted = {part: subjects for part, subjects in lists.items() if subjects}
+    source, destination = open_store(rclone_input_prefix), open_store(rclone_destination_prefix)
+    targets = {part: destination.child(part) for part in wanted}
+    refuse_same_place(source, [destination, *targets.values()])
+    _refuse_overlap(lists)
+    index = read_index(source)
+    _refuse_absent(wanted, index, source)
+    part_of = {subject: part for part, subjects in wanted.items() for subject in subjects}
+    report = StageReport(
+        "split", inputs=sum(_wanted_samples(entry, part_of) for entry in index.chunks), max_bad=max_bad
+    )
+    borrowed = job_folder(temp_extraction_dir, source.place, destination.place)
+    staging = job_folder(staging_dir, source.place, destination.place)
+    with ExitStack() as stack:
+        for folder in (borrowed, staging):
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        writers = {
+            part: stack.enter_context(
+                ChunkSetWriter(
+                    target,
+                    prefix=part,
+                    chunk_size=new_chunk_size,
+                    compress=compress,
+                    plan={
+                        "stage": "split", "subjects": sorted(wanted[part]), "chunk_size": new_chunk_size,
+                        "compress": compress, "input": index.digest,
+                    },
+                    staging=staging / part,
+                    state=lambda: report_state(report),
+                    history=index.provenance.get("history", []),
+                )
+            )
+            for part, target in targets.items()
+        }  # fmt: skip
+        _go_on(writers, report)
+        with progress("split", index.samples) as bar:
+            _split(source, index, writers, part_of, borrowed, report, bar)
+        for part, writer in writers.items():
+            writer.finish(why_none=report.skipped_line() or f"no sample of {', '.join(wanted[part])}")
+    _summarise(report, writers, index, part_of, destination)
+    destination.write_bytes(REPORT, report.to_json())
+    return report
+
+
+def _split(
+    source: Store,
+    index: ChunkIndex,
+    writers: Mapping[str, ChunkSetWriter],
+    part_of: Mapping[str, str],
+    folder: Path,
+    report: StageReport,
+    bar: Progress,
+) -> None:
+    first = 0  # position of a chunk's first sample in the whole set
+    for entry in index.chunks:
+        positions = range(first, first + entry.samples)
+        first += entry.samples
+        if positions and _wanted_samples(entry, part_of) and any(w.wants(positions[-1]) for w in writers.values()):
+            with borrowed_chunk(source, entry, folder) as chunk:
+                for position, key, members in _samples(chunk, positions, writers):
+                    _move(position, key, members, writers, part_of, report)
+        bar.advance(entry.samples)
+
+
+def _samples(
+    chunk: Chunk, positions: range, writers: Mapping[str, ChunkSetWriter]
+) -> Iterator[tuple[int, str, dict[str, bytes]]]:
+    for number, position in enumerate(positions):
+        if any(writer.wants(position) for writer in writers.values()):
+            yield position, chunk.key(number), chunk.read(number)
+
+
+def _move(
+    position: int,
+    key: str,
+    members: dict[str, bytes],
+    writers: Mapping[str, ChunkSetWriter],
+    part_of: Mapping[str, str],
+    report: StageReport,
+) -> None:
+    try:
+        meta = decode_meta(key, members)
+        if not isinstance(meta.get("subject"), str):
+            raise BadSample(key, "meta.json has no subject")
+        part = part_of.get(normalise_subject(meta["subject"]))
+        if part is not None and writers[part].wants(position):
+            writers[part].write(position, key, members, meta)
+    except BadSample as bad:
+        report.skip(bad.key, bad.reason)
+
+
+def _go_on(writers: Mapping[str, ChunkSetWriter], report: StageReport) -> None:
+    """The report as it stood where the work goes on: at the part that is furthest back."""
+    unfinished = [writer for writer in writers.values() if writer.index is None]
+    furthest_back = min(unfinished or writers.values(), key=lambda writer: writer.position)
+    if furthest_back.state is not None:
+        restore_report(report, furthest_back.state)
+
+
+def _subjects(text: str) -> list[str]:
+    return sorted({normalise_subject(name) for name in re.split(r"[,\s]+", text) if name})
+
+
+def _refuse_overlap(lists: Mapping[str, list[str]]) -> None:
+    if not any(lists.values()):
+        raise ValueError("neither --train-subjects nor --test-subjects names a subject")
+    both = sorted(set(lists["train"]) & set(lists["test"]))
+    if both:
+        raise ValueError(f"{', '.join(both)} cannot be in both --train-subjects and --test-subjects")
+
+
+def _refuse_absent(wanted: Mapping[str, list[str]], index: ChunkIndex, source: Store) -> None:
+    present = {normalise_subject(subject) for subject in index.subjects if subject != UNKNOWN_SUBJECT}
+    absent = sorted({subject for subjects in wanted.values() for subject in subjects} - present)
+    if absent:
+        raise ValueError(
+            f"no samples of {', '.join(absent)} in {source.location}; there are {', '.join(sorted(present))}"
+        )
+
+
+def _wanted_samples(entry: ChunkEntry, part_of: Mapping[str, str]) -> int:
+    """Samples of a chunk that belong to a part, or may: metadata nobody could read is looked at again, and reported."""
+    return sum(
+        number
+        for subject, number in entry.subjects.items()
+        if subject == UNKNOWN_SUBJECT or normalise_subject(subject) in part_of
+    )
+
+
+def _summarise(
+    report: StageReport,
+    writers: Mapping[str, ChunkSetWriter],
+    index: ChunkIndex,
+    part_of: Mapping[str, str],
+    destination: Store,
+) -> None:
+    dropped = {
+        subject: number
+        for subject, number in sorted(index.subjects.items())
+        if subject != UNKNOWN_SUBJECT and normalise_subject(subject) not in part_of
+    }
+    for part, writer in writers.items():
+        report.counts[part] = writer.samples
+    report.counts["dropped"] = sum(dropped.values())
+    report.facts.update(output=destination.location, dropped_subjects=dropped)
+    report.summary = f"split {index.samples} samples into {_sizes(writers)} in {destination.location}"
+    if dropped:
+        report.summary += f"; dropped {sum(dropped.values())} of {', '.join(dropped)}"
+
+
+def _sizes(writers: Mapping[str, ChunkSetWriter]) -> str:
+    return " and ".join(f"{writer.samples} {part}" for part, writer in writers.items())

@@ -1,0 +1,353 @@
+"""Writing a set of chunks: tars with their `.idx`, and an index that comes last. Resumable after every chunk.
+
+Owns the order building.json -> chunks -> index.json, and that the same samples give the same bytes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import orjson
+from isal import isal_zlib
+
+from humanpose3d.chunks.codec import LONGEST_NAME, SAMPLE_MEMBERS, BadSample, check_key, decode_meta
+from humanpose3d.chunks.layout import (
+    BUILDING,
+    INDEX,
+    ChunkEntry,
+    ChunkIndex,
+    SetFacts,
+    chunk_file,
+    has_chunks,
+)
+from humanpose3d.chunks.read import BLOCK, TableBuilder
+from humanpose3d.remotes import PART, LocalStore, RemoteError, Store
+from humanpose3d.reports import StageReport
+from humanpose3d.sample import SCHEMA_VERSION
+
+# zlib, not ISA-L: its output depends on the processor, and the same input is to give the same bytes everywhere.
+GZIP_LEVEL = 1
+
+Plan = Mapping[str, Any]  # the stage, its settings and a digest of its input: what decides the bytes, and nothing else
+
+
+class ChunkSetWriter:
+    """Writes samples into numbered chunks of a store. Use as a context manager, then `finish`.
+
+    Where the same plan was cut off before, it goes on after the last whole chunk: `position` says with which input, and
+    `state` is what the caller had stored. Where the plan was finished before, `index` is set too and nothing is wanted.
+    ValueError where the store holds something else.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        prefix: str,
+        chunk_size: int,
+        compress: str,
+        plan: Plan,
+        staging: Path,
+        state: Callable[[], Any],
+        history: Sequence[Plan] = (),
+    ) -> None:
+        """staging: where chunks for a remote wait. state: asked, with each whole chunk, what to store for a restart.
+        history: the plans of the stages before this one."""
+        self.store, self.prefix, self.chunk_size, self.compress = store, prefix, chunk_size, compress
+        self.plan, self.history = dict(plan), [dict(each) for each in history]
+        self.position = 0
+        self.state: Any = None
+        self.index: ChunkIndex | None = None
+        self._staging, self._ask_state = staging, state
+        self._facts, self._entries = SetFacts(), list[ChunkEntry]()
+        self._open: _ChunkWriter | None = None
+        with self._explained():
+            self._start()
+
+    def wants(self, position: int) -> bool:
+        """The sample that input number `position` gives is still to be written."""
+        return self.index is None and position >= self.position
+
+    def write(
+        self, position: int, key: str, members: Mapping[str, bytes], meta: Mapping[str, Any] | None = None
+    ) -> None:
+        """Appends a sample, its members untouched. `meta`: its metadata, where it is known already.
+
+        BadSample, and nothing is written, for a sample that cannot stand in a chunk.
+        """
+        assert self.wants(position)
+        meta = decode_meta(key, members) if meta is None else meta
+        with self._explained():
+            chunk = self._open or self._next_chunk()
+            chunk.check(key, members)
+            subject = self._facts.add(key, meta, members)
+            chunk.write(key, members, subject)
+            if chunk.samples == self.chunk_size:
+                self._finish_chunk(position + 1)
+
+    @property
+    def samples(self) -> int:
+        """Samples in the set so far."""
+        entries = self._entries if self.index is None else self.index.chunks
+        return sum(entry.samples for entry in entries) + (self._open.samples if self._open else 0)
+
+    def finish(self, why_none: str = "") -> ChunkIndex:
+        """Ends the set: its last chunk, then its index. ValueError, with `why_none`, for a set without a sample."""
+        if self.index is not None:
+            return self.index
+        with self._explained():
+            if self._open is not None:
+                self._finish_chunk(None)
+            if not self._entries:
+                self.store.delete(BUILDING)  # nothing to go on from, and nothing to stand in the way
+                raise ValueError(f"no sample is left to write to {self.store.location}: {why_none}")
+            self.index = self._make_index()
+            self.store.write_bytes(INDEX, self.index.to_json())
+            self.store.delete(BUILDING)
+        return self.index
+
+    def __enter__(self) -> ChunkSetWriter:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._open is not None:
+            self._open.discard()
+            self._open = None
+
+    def _start(self) -> None:
+        names = {entry.name: entry.size for entry in self.store.list()}
+        if BUILDING in names:
+            self._resume(names)
+        elif INDEX in names:
+            self._recognise()
+        elif has_chunks(self.store):
+            raise ValueError(
+                f"{self.store.location} holds chunks that this command did not write; choose another folder"
+            )
+        else:
+            self._save(0)
+        if isinstance(self.store, LocalStore):
+            for leftover in self.store.folder.glob(f".*{PART}"):  # of a run that was killed
+                leftover.unlink()
+
+    def _resume(self, names: Mapping[str, int]) -> None:
+        try:
+            saved = orjson.loads(self.store.read_bytes(BUILDING))
+            plan, position = saved["plan"], saved["position"]
+            entries = [ChunkEntry.from_dict(entry) for entry in saved["chunks"]]
+            facts, state = SetFacts.from_dict(saved["facts"]), saved["state"]
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+            raise ValueError(
+                f"{self.store.location}/{BUILDING} is damaged; delete that folder and start again"
+            ) from None
+        if plan != _as_json(self.plan):
+            raise ValueError(
+                f"{self.store.location} holds an unfinished set of other settings or other input "
+                f"({_difference(plan, self.plan)}); finish that one, or delete the folder"
+            )
+        wrong = [entry.file for entry in entries if names.get(entry.file) != entry.bytes]
+        if wrong:
+            raise ValueError(
+                f"{self.store.location}/{wrong[0]} is not as it was written; delete that folder and start again"
+            )
+        self._entries, self._facts, self.position, self.state = entries, facts, position, state
+
+    def _recognise(self) -> None:
+        index = ChunkIndex.from_json(self.store.read_bytes(INDEX), f"{self.store.location}/{INDEX}")
+        plans = index.provenance.get("history") or [{}]
+        if plans[-1] != _as_json(self.plan):
+            raise ValueError(
+                f"{self.store.location} holds a finished set of other settings or other input "
+                f"({_difference(plans[-1], self.plan)}); choose another folder, or delete that one"
+            )
+        self.index, self.state = index, index.provenance.get("report")
+
+    def _next_chunk(self) -> _ChunkWriter:
+        file = chunk_file(self.prefix, len(self._entries), self.compress)
+        local = isinstance(self.store, LocalStore)
+        path = self.store.local_path(f".{file}{PART}") if local else self._staging / f".{file}{PART}"
+        self._open = _ChunkWriter(path, file, len(self._entries), self.compress)
+        return self._open
+
+    def _finish_chunk(self, position: int | None) -> None:
+        assert self._open is not None
+        chunk, path = self._open, self._open.path
+        entry, table = chunk.close()
+        if isinstance(self.store, LocalStore):
+            os.replace(path, self.store.local_path(entry.file))
+        else:
+            self.store.put(path, entry.file)
+            path.unlink()
+        if self.compress == "none":
+            idx = path.with_suffix(".idx")
+            table.table().save(idx)
+            self.store.put(idx, f"{entry.file.removesuffix('.tar')}.idx")
+            idx.unlink()
+        self._open = None
+        self._entries.append(entry)
+        if position is not None:
+            self.position = position
+            self._save(position)
+
+    def _save(self, position: int) -> None:
+        saved = {
+            "schema_version": SCHEMA_VERSION,
+            "plan": self.plan,
+            "position": position,
+            "state": self._ask_state(),
+            "facts": self._facts.to_dict(),
+            "chunks": [entry.to_dict() for entry in self._entries],
+        }
+        self.store.write_bytes(BUILDING, orjson.dumps(saved, option=orjson.OPT_INDENT_2))
+
+    def _make_index(self) -> ChunkIndex:
+        return ChunkIndex(
+            prefix=self.prefix,
+            chunks=tuple(self._entries),
+            skeleton=self._facts.skeleton,
+            keypoint_skeleton=self._facts.keypoint_skeleton,
+            members=dict(self._facts.members),
+            provenance={
+                "estimators": self._facts.estimators,
+                "history": [*self.history, _as_json(self.plan)],
+                "report": self._ask_state(),
+            },
+        )
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """A full disk or a missing permission in one line that says what stays."""
+        try:
+            yield
+        except RemoteError as error:
+            raise RemoteError(f"{error}; finished chunks are kept, and the same command goes on from there") from error
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise OSError(
+                f"{self.store.location} cannot be written ({error.strerror or error}); mend that and run the same "
+                "command again: finished chunks are kept"
+            ) from error
+
+
+class _ChunkWriter:
+    """One tar being written under a temporary name, its length and checksum counted on the way."""
+
+    def __init__(self, path: Path, file: str, number: int, compress: str) -> None:
+        from webdataset import TarWriter  # imports torch where it is installed: not for those who only read
+
+        self.path, self.file, self.number = path, file, number
+        self.subjects: Counter[str] = Counter()
+        self._keys: set[str] = set()
+        self._rows = TableBuilder()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._stored = _CountingFile(path.open("wb"))
+        # No file name and no time in the gzip header: the same samples, the same bytes.
+        self._packed = gzip.GzipFile("", "wb", GZIP_LEVEL, self._stored, 0) if compress == "gz" else None
+        self._tar = TarWriter(self._packed or self._stored, user="", group="", mtime=0, encoder=False)
+
+    @property
+    def samples(self) -> int:
+        return len(self._keys)
+
+    def check(self, key: str, members: Mapping[str, bytes]) -> None:
+        """BadSample where the tar cannot take this sample."""
+        check_key(key)
+        if key in self._keys:
+            raise BadSample(key, "its key is used twice")
+        if any(len(f"{key}.{extension}") > LONGEST_NAME or " " in extension for extension in members):
+            raise BadSample(key, f"a member's name is over {LONGEST_NAME} bytes or has a space")
+
+    def write(self, key: str, members: Mapping[str, bytes], subject: str) -> None:
+        for extension in (
+            *(each for each in SAMPLE_MEMBERS if each in members),
+            *sorted(set(members) - set(SAMPLE_MEMBERS)),
+        ):
+            stream = self._tar.tarstream
+            self._rows.add(f"{key}.{extension}", stream.offset + BLOCK, len(members[extension]), self.path)
+            # One call a member: TarWriter sorts what it is given at once.
+            self._tar.write({"__key__": key, extension: members[extension]})
+            stream.members.clear()  # tarfile remembers every header it wrote
+        self._keys.add(key)
+        self.subjects[subject] += 1
+
+    def close(self) -> tuple[ChunkEntry, TableBuilder]:
+        self._tar.close()
+        if self._packed is not None:
+            self._packed.close()
+        self._stored.close()
+        entry = ChunkEntry(
+            self.number, self.file, self.samples, self._stored.bytes, self._stored.crc32, dict(self.subjects)
+        )
+        return entry, self._rows
+
+    def discard(self) -> None:
+        with suppress(OSError):  # a full disk refuses the last bytes once more, and the file goes anyway
+            self._stored.close()
+        self.path.unlink(missing_ok=True)
+
+
+class _CountingFile:
+    """A file for writing that knows the length and CRC-32 of what went in."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.bytes, self.crc32 = file, 0, 0
+
+    def write(self, data: bytes) -> int:
+        if self._file.closed:
+            return len(data)  # what tarfile and gzip still flush when a discarded chunk is collected
+        self.bytes += len(data)
+        self.crc32 = isal_zlib.crc32(data, self.crc32)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        if not self._file.closed:
+            self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def refuse_same_place(source: Store, targets: Sequence[Store]) -> None:
+    """ValueError where a stage would write into what it reads."""
+    if source.place in {target.place for target in targets}:
+        raise ValueError(f"{source.location} is read and cannot be written at the same time; give another destination")
+
+
+def job_folder(parent: Path, *what: str) -> Path:
+    """A folder in `parent` that only the same job uses, so that a restart finds, or clears, what a killed run left."""
+    return parent / f"hp3d-{hashlib.sha256(chr(10).join(what).encode()).hexdigest()[:16]}"
+
+
+def report_state(report: StageReport) -> dict[str, Any]:
+    """What a report has gathered, for `state`."""
+    return {
+        "counts": dict(report.counts),
+        "skipped": report.skipped,
+        "skipped_counts": dict(report.skipped_counts),
+    }
+
+
+def restore_report(report: StageReport, state: Mapping[str, Any]) -> None:
+    """Gives a report back what `report_state` had of it."""
+    report.counts = Counter(state["counts"])
+    report.skipped = {reason: list(names) for reason, names in state["skipped"].items()}
+    report.skipped_counts = Counter(state["skipped_counts"])
+
+
+def _as_json(plan: Plan) -> dict[str, Any]:
+    return orjson.loads(orjson.dumps(plan))
+
+
+def _difference(theirs: Mapping[str, Any], ours: Plan) -> str:
+    """The names of the settings in which two plans differ."""
+    mine = _as_json(ours)
+    return ", ".join(sorted(name for name in {*theirs, *mine} if theirs.get(name) != mine.get(name))) or "order"

@@ -1,0 +1,233 @@
+"""The commands: settings from command line, environment and YAML; one call; one summary line; an exit code.
+
+`humanpose3d <command>` and the six scripts are the same functions. No stage's logic lives here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+import yaml
+
+from humanpose3d import config
+from humanpose3d.reports import StageReport
+
+ENVIRONMENT_PREFIX = "HUMANPOSE3D_"
+C = TypeVar("C")
+
+
+def parse(command: type[C], args: Sequence[str], prog: str) -> C:
+    """The command's settings. Later wins: defaults, --config YAML, HUMANPOSE3D_<FIELD>, command line."""
+    args = _with_bare_resume(args)
+    config_path = _config_path(args) or os.environ.get(ENVIRONMENT_PREFIX + "CONFIG")
+    fields = {field.name for field in dataclasses.fields(command)}  # type: ignore[arg-type]
+    # Everything becomes one command line, weakest first: the parser lets a later value override an earlier one.
+    merged = (
+        [*_from_yaml(Path(config_path), fields), *_from_environment(fields)]
+        if config_path
+        else _from_environment(fields)
+    )
+    return tyro.cli(command, args=[*merged, *args], prog=prog, description=inspect.getdoc(command))
+
+
+def run(
+    command: type, stage: Callable[[Any], StageReport], args: Sequence[str] | None = None, prog: str | None = None
+) -> int:
+    """Parse, call, print the summary. A user's mistake is one line on standard error and exit code 2."""
+    try:
+        settings: Any = parse(command, sys.argv[1:] if args is None else args, prog or Path(sys.argv[0]).name)
+        report = stage(settings)
+    except (ValueError, OSError) as error:
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    print(report.summary)
+    if report.total_skipped:
+        print(report.skipped_line(), file=sys.stderr)
+    return report.exit_code
+
+
+def preprocess(args: Sequence[str] | None = None, prog: str | None = None) -> int:
+    def stage(settings: config.PreprocessConfig) -> StageReport:
+        from humanpose3d.preprocess import preprocess_folders
+
+        return preprocess_folders(**_arguments(settings))
+
+    return run(config.PreprocessConfig, stage, args, prog)
+
+
+def chunk(args: Sequence[str] | None = None, prog: str | None = None) -> int:
+    def stage(settings: config.ChunkConfig) -> StageReport:
+        from humanpose3d.chunks.build import build_chunks
+
+        return build_chunks(**_arguments(settings))
+
+    return run(config.ChunkConfig, stage, args, prog)
+
+
+def split(args: Sequence[str] | None = None, prog: str | None = None) -> int:
+    def stage(settings: config.SplitConfig) -> StageReport:
+        from humanpose3d.chunks.split import split_by_subject
+
+        return split_by_subject(**_arguments(settings))
+
+    return run(config.SplitConfig, stage, args, prog)
+
+
+def rechunk(args: Sequence[str] | None = None, prog: str | None = None) -> int:
+    def stage(settings: config.RechunkConfig) -> StageReport:
+        from humanpose3d.chunks.rechunk import rechunk
+
+        return rechunk(**_arguments(settings))
+
+    return run(config.RechunkConfig, stage, args, prog)
+
+
+def train(args: Sequence[str] | None = None, prog: str | None = None) -> int:
+    def stage(settings: config.TrainConfig) -> StageReport:
+        from humanpose3d.train import train_model
+
+        return train_model(settings)
+
+    return run(config.TrainConfig, stage, args, prog)
+
+
+def infer(args: Sequence[str] | None = None, prog: str | None = None) -> int:
+    def stage(settings: config.InferConfig) -> StageReport:
+        from humanpose3d.inference import infer
+
+        return infer(**_arguments(settings))
+
+    return run(config.InferConfig, stage, args, prog)
+
+
+def index(args: Sequence[str] | None = None, prog: str | None = None) -> int:
+    def stage(settings: config.IndexConfig) -> StageReport:
+        from humanpose3d.chunks.layout import index_chunks
+        from humanpose3d.remotes import open_store
+
+        report = StageReport("index")
+        found = index_chunks(open_store(settings.location))
+        report.summary = f"indexed {len(found.chunks)} chunks, {found.samples} samples, in {settings.location}"
+        return report
+
+    return run(config.IndexConfig, stage, args, prog)
+
+
+def fake(args: Sequence[str] | None = None, prog: str | None = None) -> int:
+    def stage(settings: config.FakeConfig) -> StageReport:
+        from humanpose3d.studio.human36m import write_human36m
+
+        arguments = _arguments(settings)
+        assert arguments.pop("corpus") == "human36m"
+        return write_human36m(arguments.pop("out"), **arguments)
+
+    return run(config.FakeConfig, stage, args, prog)
+
+
+COMMANDS: dict[str, tuple[Callable[[Sequence[str] | None, str | None], int], str]] = {
+    "preprocess": (preprocess, "frames -> keypoints and depth maps beside them"),
+    "chunk": (chunk, "a corpus and its keypoints and depth -> tar chunks"),
+    "split": (split, "chunks -> train/ and test/ by subject"),
+    "rechunk": (rechunk, "chunks -> globally shuffled chunks"),
+    "train": (train, "chunks -> checkpoints and TensorBoard; --evaluate measures one"),
+    "infer": (infer, "images -> 3D poses and pictures"),
+    "index": (index, "index chunks that somebody else wrote"),
+    "fake": (fake, "write the studio's people in a corpus's layout"),
+}
+
+
+def main() -> int:
+    """`humanpose3d <command> ...`."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: humanpose3d <command> [--help] ...\n")
+        print("\n".join(f"  {name:<12}{what}" for name, (_, what) in COMMANDS.items()))
+        return 0
+    if arguments[0] not in COMMANDS:
+        print(f"error: unknown command '{arguments[0]}'; known: {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    command, _ = COMMANDS[arguments[0]]
+    return command(arguments[1:], f"humanpose3d {arguments[0]}")
+
+
+def _arguments(settings: Any) -> dict[str, Any]:
+    """The stage's keyword arguments: the command's own fields, whose names they share."""
+    own = {field.name for field in dataclasses.fields(settings)} - {
+        field.name for field in dataclasses.fields(config.Command)
+    }  # type: ignore[arg-type]
+    return {name: getattr(settings, name) for name in own}
+
+
+def _config_path(args: Sequence[str]) -> str | None:
+    for position, argument in enumerate(args):
+        flag, _, value = argument.partition("=")
+        if flag in ("--config", "--cfg"):
+            return value or (args[position + 1] if position + 1 < len(args) else None)
+    return None
+
+
+def _with_bare_resume(args: Sequence[str]) -> list[str]:
+    """`--resume` alone means the newest run."""
+    result: list[str] = []
+    for position, argument in enumerate(args):
+        result.append(argument)
+        if argument == "--resume" and (position + 1 == len(args) or args[position + 1].startswith("-")):
+            result.append("latest")
+    return result
+
+
+def _from_yaml(path: Path, fields: set[str]) -> list[str]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; --config takes a YAML file, such as those in configs/")
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {_one_line(error)}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold 'field: value' lines")
+    unknown = sorted(set(values) - fields)
+    if unknown:
+        raise ValueError(f"{path}: unknown field {', '.join(unknown)}; known: {', '.join(sorted(fields))}")
+    return [argument for name, value in values.items() for argument in _as_arguments(name, value)]
+
+
+def _from_environment(fields: set[str]) -> list[str]:
+    return [
+        argument
+        for name in sorted(fields)
+        if (value := os.environ.get(ENVIRONMENT_PREFIX + name.upper())) is not None
+        for argument in _as_arguments(
+            name, yaml.safe_load(value) if value.lower() in ("true", "false") else value.split()
+        )
+    ]
+
+
+def _as_arguments(name: str, value: Any) -> list[str]:
+    """One field as the command line would say it; nested fields as --outer.inner."""
+    if isinstance(value, dict):
+        return [argument for inner, item in value.items() for argument in _as_arguments(f"{name}.{inner}", item)]
+    if value is None:
+        return []
+    flag = "--" + name.replace("_", "-")
+    if isinstance(value, bool):
+        head, dot, last = flag.rpartition(".")
+        off = f"{head}.no-{last}" if dot else "--no-" + flag[2:]
+        # --no-depth and its like have no opposite: off is what they are unless said.
+        return [flag] if value else ([] if name.startswith("no_") else [off])
+    return [flag, *map(str, value)] if isinstance(value, list) else [flag, str(value)]
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())

@@ -1,0 +1,1 @@
+"""From chunks to batches: order, cache, reading, augmentation, collating."""

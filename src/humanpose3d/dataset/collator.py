@@ -1,0 +1,141 @@
+"""Samples -> one PoseBatch of tensors. The one place where masks are made and NaN becomes zero."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from humanpose3d.camera import Camera
+from humanpose3d.dataset.augmentation import DEPTH_SCALE
+from humanpose3d.sample import PoseBatch, PoseSample
+from humanpose3d.skeletons import Skeleton, get_skeleton
+
+DEFAULT_FOV_DEG = 55.0  # assumed along the longer side of an image whose camera is unknown
+
+
+class Human36MCollator:
+    """Model views (`PoseAugmentor`, `fit_view`) -> PoseBatch.
+
+    skeleton, keypoint_skeleton: what the model predicts and reads. A sample that speaks another is a ValueError:
+    feeding one set where the other is meant costs centimetres and nobody notices.
+    depth: False for a model without depth; else every batch has a map, zeros where a sample has none.
+    """
+
+    def __init__(
+        self, skeleton: str, keypoint_skeleton: str, *, depth: bool = True, fov_deg: float = DEFAULT_FOV_DEG
+    ) -> None:
+        self.skeleton: Skeleton = get_skeleton(skeleton)
+        self.keypoint_skeleton: Skeleton = get_skeleton(keypoint_skeleton)
+        self.depth, self.fov_deg = depth, fov_deg
+
+    def __call__(self, samples: Sequence[PoseSample], counted: Sequence[bool] | None = None) -> PoseBatch:
+        """counted: False for repeats. A sample that its corpus's evaluation leaves out (`valid`) does not count either.
+
+        Without a labelled root nothing can be measured from it, so such a sample's `joint_mask` is all False.
+        ValueError: another skeleton, or views of different sizes.
+        """
+        counted = [True] * len(samples) if counted is None else counted
+        for sample in samples:
+            self._check(sample, samples[0])
+        keypoints, keypoint_mask = self._keypoints(samples)
+        return PoseBatch(
+            keys=[sample.key for sample in samples],
+            subjects=[sample.subject for sample in samples],
+            actions=[sample.action for sample in samples],
+            counted=torch.tensor([bool(c) and sample.valid for c, sample in zip(counted, samples, strict=True)]),
+            image=_images(samples),
+            depth_m=self._depths(samples),
+            keypoints_px=_tensor(keypoints[..., :2]),
+            keypoint_score=_tensor(keypoints[..., 2]),
+            keypoint_mask=_tensor(keypoint_mask),
+            intrinsics=_tensor(np.stack([self._intrinsics(sample) for sample in samples])),
+            image_size_wh=_tensor(np.array([sample.image_size_wh for sample in samples], dtype=np.float32)),
+            **self._labels(samples),
+        )
+
+    def _check(self, sample: PoseSample, first: PoseSample) -> None:
+        has_keypoints, has_labels = sample.keypoints_px is not None, _is_labelled(sample)
+        for found, wanted, is_used, what in (
+            (sample.keypoint_skeleton, self.keypoint_skeleton.name, has_keypoints, "2D keypoints"),
+            (sample.skeleton, self.skeleton.name, has_labels, "joints"),
+        ):
+            if is_used and found != wanted:
+                raise ValueError(f"{sample.key}: {what} are in skeleton '{found}', but the model wants '{wanted}'")
+        if sample.image_size_wh != first.image_size_wh or (sample.image is None) != (first.image is None):
+            raise ValueError(
+                f"{sample.key} and {first.key} do not fit in one batch: images of {sample.image_size_wh} "
+                f"and {first.image_size_wh}, or only one has pixels; fit_view makes them alike"
+            )
+
+    def _keypoints(self, samples: Sequence[PoseSample]) -> tuple[np.ndarray, np.ndarray]:
+        """(float32 [B Jin 3] x, y, score; bool [B Jin]), zeros where masked."""
+        keypoints = np.full((len(samples), len(self.keypoint_skeleton), 3), np.nan, dtype=np.float32)
+        for row, sample in zip(keypoints, samples, strict=True):
+            if sample.keypoints_px is not None:
+                row[:, :2], row[:, 2] = sample.keypoints_px, sample.keypoint_score
+        mask = np.isfinite(keypoints).all(-1) & (keypoints[..., 2] > 0)
+        return np.where(mask[..., None], keypoints, np.float32(0.0)), mask
+
+    def _depths(self, samples: Sequence[PoseSample]) -> torch.Tensor | None:
+        """float32 [B 1 h w]; an absent map, and an unknown depth in one, is 0."""
+        if not self.depth:
+            return None
+        width, height = samples[0].image_size_wh
+        known = [sample.depth_m.shape for sample in samples if sample.depth_m is not None]
+        shape = known[0] if known else (max(round(height * DEPTH_SCALE), 1), max(round(width * DEPTH_SCALE), 1))
+        depths = np.zeros((len(samples), 1, *shape), dtype=np.float32)
+        for row, sample in zip(depths, samples, strict=True):
+            if sample.depth_m is not None:
+                row[0] = np.nan_to_num(sample.depth_m, nan=0.0, posinf=0.0, neginf=0.0)
+        return _tensor(depths)
+
+    def _intrinsics(self, sample: PoseSample) -> np.ndarray:
+        camera = sample.camera or Camera.from_fov(sample.image_size_wh, self.fov_deg)
+        return camera.K.astype(np.float32)
+
+    def _labels(self, samples: Sequence[PoseSample]) -> dict[str, torch.Tensor | None]:
+        if not any(_is_labelled(sample) for sample in samples):
+            return dict.fromkeys(("joints_px", "joints_cam_m", "joint_mask", "joint_in_view"))
+        number = (len(samples), len(self.skeleton))
+        joints_px = np.full((*number, 2), np.nan, dtype=np.float32)
+        joints_cam_m = np.full((*number, 3), np.nan, dtype=np.float32)
+        score, in_view = np.zeros(number, dtype=np.float32), np.zeros(number, dtype=bool)
+        for i, sample in enumerate(samples):
+            if sample.joints_px is not None:
+                joints_px[i] = sample.joints_px
+                in_view[i] = True if sample.joint_in_view is None else sample.joint_in_view
+            if sample.joints_cam_m is not None:
+                joints_cam_m[i] = sample.joints_cam_m
+            if _is_labelled(sample):
+                score[i] = 1.0 if sample.joint_score is None else sample.joint_score
+        mask = np.isfinite(joints_cam_m).all(-1) & (score > 0)
+        if self.skeleton.root is not None:
+            mask &= mask[:, [self.skeleton.root_index]]
+        return {
+            "joints_px": _tensor(np.nan_to_num(joints_px, nan=0.0)),
+            "joints_cam_m": _tensor(np.where(mask[..., None], joints_cam_m, np.float32(0.0))),
+            "joint_mask": _tensor(mask),
+            "joint_in_view": _tensor(in_view & np.isfinite(joints_px).all(-1) & (score > 0)),
+        }
+
+
+def _is_labelled(sample: PoseSample) -> bool:
+    return sample.joints_cam_m is not None or sample.joints_px is not None
+
+
+def _images(samples: Sequence[PoseSample]) -> torch.Tensor | None:
+    """uint8 [B 3 H W], or None where the samples have no pixels."""
+    if samples[0].image is None:
+        return None
+    height, width = samples[0].image.shape[:2]
+    images = np.empty((len(samples), 3, height, width), dtype=np.uint8)
+    for row, sample in zip(images, samples, strict=True):
+        assert sample.image is not None
+        row[...] = sample.image.transpose(2, 0, 1)
+    return _tensor(images)
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))

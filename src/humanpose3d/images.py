@@ -1,0 +1,114 @@
+"""Image files: which ones a folder holds, their pixels upright and in RGB, and reading them ahead.
+
+For `preprocess` and `inference`. Pictures inside chunks are `chunks/codec.py`'s.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from humanpose3d.reports import StageReport
+
+A = TypeVar("A")
+B = TypeVar("B")
+ORIENTATION = 274  # the EXIF tag; 1 is upright
+EXTENSIONS = frozenset(".jpg .jpeg .jpe .png .bmp .webp .tif .tiff .gif .ppm .pgm .jp2".split())
+
+
+class UnreadableImage(ValueError):
+    """A file that should be an image and is not. The message is the reason, without the path."""
+
+
+def find_images(folder: Path, *, leave_out: Collection[Path] = ()) -> Iterator[Path]:
+    """Paths of all images under a folder, relative to it, sorted folder by folder. Hidden ones are not listed.
+
+    leave_out: folders that are not entered. FileNotFoundError and NotADirectoryError where there is no such folder.
+    """
+    if not folder.exists():
+        raise FileNotFoundError(f"{folder} is missing; give the folder that holds the images")
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is not a folder; give the folder that holds the images")
+    closed = {path.resolve() for path in leave_out}
+    for place, folders, files in os.walk(folder, onerror=_raise):
+        # Sorted: listings differ between machines, and the order decides which frame goes with which in a batch.
+        folders[:] = sorted(name for name in folders if name[0] != "." and (Path(place) / name).resolve() not in closed)
+        here = Path(place).relative_to(folder)
+        for name in sorted(files):
+            if name[0] != "." and os.path.splitext(name)[1].lower() in EXTENSIONS:
+                yield here / name
+
+
+def read_image(path: Path) -> np.ndarray:
+    """uint8 [H W 3] RGB, turned upright by its EXIF orientation. Any mode Pillow reads: grey, 16-bit, CMYK, RGBA.
+
+    UnreadableImage, a ValueError, says what is wrong with the file.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+    except FileNotFoundError:
+        raise UnreadableImage("no such file") from None
+    except PermissionError:
+        raise UnreadableImage("no permission to read it") from None
+    except (Image.UnidentifiedImageError, ImportError):
+        # Once imported, ultralytics has Image.open look for a plug-in that is not there: that is the ImportError.
+        raise UnreadableImage("not an image" if path.stat().st_size else "empty file") from None
+    except Image.DecompressionBombError:
+        raise UnreadableImage("far too many pixels") from None
+    except (OSError, ValueError, SyntaxError, EOFError) as error:  # Pillow's own, of a truncated or damaged file
+        raise UnreadableImage(f"damaged image: {next(iter(str(error).splitlines()), type(error).__name__)}") from None
+
+
+def plain_jpeg(path: Path) -> bytes | None:
+    """The bytes of a JPEG whose pixels need no turning or conversion; None for any other file."""
+    with Image.open(path) as image:
+        plain = image.format == "JPEG" and image.mode in ("RGB", "L") and image.getexif().get(ORIENTATION, 1) == 1
+    return path.read_bytes() if plain else None
+
+
+def ahead(pool: ThreadPoolExecutor, do: Callable[[A], B], items: Iterable[A], number: int) -> Iterator[B]:
+    """`do(item)` for each item, in order, worked on by the pool at most `number` items ahead of the reader."""
+    waiting: deque[Future[B]] = deque()
+    for item in items:
+        waiting.append(pool.submit(do, item))
+        if len(waiting) > number:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def without_twins(names: Iterable[Path], report: StageReport) -> Iterator[Path]:
+    """The names without those whose results would be another's, such as a.png beside a.jpg; the report names them."""
+    folder, stems = Path(), set[str]()
+    for name in names:
+        if name.parent != folder:
+            folder, stems = name.parent, set()
+        if name.stem in stems:
+            report.skip(str(name), "same name as another image but for its ending")
+        else:
+            stems.add(name.stem)
+            yield name
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or image.mode == "I":
+        # 16-bit grey: Pillow's own conversion would clip all above 255 to white.
+        eight_bit = (np.asarray(image).clip(0, 65535) // 257).astype(np.uint8)
+        return Image.fromarray(eight_bit).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        ground = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def _raise(error: OSError) -> None:
+    raise error

@@ -1,0 +1,1 @@
+"""Pictures of what goes in and what comes out, drawn with OpenCV and Pillow."""

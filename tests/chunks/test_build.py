@@ -1,0 +1,331 @@
+"""The chunker: label joined with the right detection, cropped exactly, windows, faults named, bytes reproducible."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import orjson
+import pytest
+
+from humanpose3d.camera import Camera, camera_to_pixel
+from humanpose3d.chunks import build as build_module
+from humanpose3d.chunks.build import build_chunks, match_error
+from humanpose3d.chunks.codec import decode_sample, encode_jpeg
+from humanpose3d.chunks.layout import read_index
+from humanpose3d.remotes import open_store
+from humanpose3d.reports import StageReport
+from humanpose3d.sample import LabelledFrame, PoseSample, make_key
+from humanpose3d.sidecars import Person, Sidecar, read_sidecar, sidecar_paths, write_sidecar
+from humanpose3d.skeletons import COCO_17, H36M_17, shared_joints
+from humanpose3d.sources import SOURCES
+from tests.chunks.sets import hashes, read_set
+
+WIDTH, HEIGHT = 160, 120
+CAMERA = Camera.create(150.0, (80.0, 60.0), distortion=np.array([0.01, 0.0, 0.001, 0.0, 0.0]))
+
+
+class Corpus:
+    """Twelve frames of two subjects on disk, with sidecars, and a reader for them."""
+
+    def __init__(self, root: Path) -> None:
+        self.images, self.processed = root / "images", root / "processed"
+        self.frames = [self._frame(number) for number in range(12)]
+        for frame in self.frames:
+            self.write_image(frame)
+            self.write_cues(frame, [self.person(frame)])
+
+    def _frame(self, number: int) -> LabelledFrame:
+        rng = np.random.default_rng(number // 6)
+        joints_cam_m = rng.uniform(-0.5, 0.5, (17, 3)) + [0.02 * (number % 6), 0.0, 4.0]
+        joints_px = camera_to_pixel(joints_cam_m, CAMERA).astype(np.float32)
+        subject = "S1" if number < 6 else "S9"
+        return LabelledFrame(
+            image_path=Path(f"take_{subject}/frame_{number % 6 + 1:04d}.jpg"),
+            key=make_key("h36m", subject, "Walk 1", "cam", f"{number % 6:06d}", "p0"),
+            corpus="human36m", subject=subject, action="Walk 1", camera_id="cam", frame_index=number % 6, fps=50.0,
+            skeleton="h36m_17", joints_cam_m=joints_cam_m.astype(np.float32), joints_px=joints_px,
+            joint_score=np.ones(17, np.float32), camera=CAMERA,
+            box_px=np.concatenate([joints_px.min(0) - 4, joints_px.max(0) + 4]).astype(np.float32),
+            source_file="labels.json",
+        )  # fmt: skip
+
+    def write_image(self, frame: LabelledFrame) -> None:
+        path = self.images / frame.image_path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = np.full((HEIGHT, WIDTH, 3), 40, np.uint8)
+        assert frame.joints_px is not None
+        for x, y in frame.joints_px:
+            cv2.circle(image, (round(float(x)), round(float(y))), 3, (250, 250, 250), -1)
+        path.write_bytes(encode_jpeg(image, 95))
+
+    def write_cues(self, frame: LabelledFrame, people: list[Person], **changes: Any) -> None:
+        stem = self.processed / frame.image_path.with_suffix("")
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        depth_m = np.full((HEIGHT // 2, WIDTH // 2), 4.0, np.float32)
+        estimators = {"keypoints": {"name": "test", "version": "1", "sha256": "ab"}}
+        write_sidecar(stem, Sidecar((WIDTH, HEIGHT), people, depth_m=depth_m, estimators=estimators, **changes))
+
+    @staticmethod
+    def person(frame: LabelledFrame, shift_px: float = 0.5) -> Person:
+        assert frame.joints_px is not None
+        of_label, of_person = shared_joints(H36M_17, COCO_17)
+        keypoints_px = np.full((17, 2), frame.joints_px.mean(0), np.float32)
+        keypoints_px[of_person] = frame.joints_px[of_label]
+        keypoints_px += shift_px
+        box_px = np.concatenate([keypoints_px.min(0) - 2, keypoints_px.max(0) + 2])
+        return Person(box_px, 0.9, keypoints_px, np.linspace(0.1, 0.9, 17, dtype=np.float32))
+
+    def cues(self, number: int) -> tuple[Path, Path]:
+        path = self.processed / self.frames[number].image_path
+        return sidecar_paths(path.parent, path.stem)
+
+    def read_frames(
+        self, images: Path, annotations: Path, subjects: Any, step: int, *, image_pattern: Any, skip: Callable
+    ) -> Iterator[LabelledFrame]:
+        skip("take_S1/frame_0099.jpg", "no 3D label")
+        yield from self.frames[::step]
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Corpus:
+    corpus = Corpus(tmp_path / "corpus")
+    monkeypatch.setitem(SOURCES, "test", SimpleNamespace(read_frames=corpus.read_frames))  # type: ignore[arg-type]
+    return corpus
+
+
+def build(corpus: Corpus, output: str | Path, **changes: Any) -> StageReport:
+    settings: dict[str, Any] = {
+        "subjects": ("1", "9"), "dataset": "test", "images_path": corpus.images, "processed_path": corpus.processed,
+        "annotations_path": corpus.images, "chunk_size": 5, "crop": "person", "image_size": 96, "margin": 0.25,
+        "depth_scale": 0.5, "jpeg_quality": 95, "image_pattern": None, "frame_step": 1, "window": 0,
+        "match_threshold": 0.15, "compress": "none", "workers": 1, "max_bad": 0.2,
+    }  # fmt: skip
+    return build_chunks(output=str(output), **(settings | changes))
+
+
+def samples_in(output: str | Path, tmp_path: Path) -> list[PoseSample]:
+    return [decode_sample(key, members) for key, members in read_set(output, tmp_path / "x")]
+
+
+def test_every_labelled_frame_becomes_a_sample_with_its_cues(corpus: Corpus, tmp_path: Path) -> None:
+    report = build(corpus, tmp_path / "out")
+    samples = samples_in(tmp_path / "out", tmp_path)
+    assert [sample.key for sample in samples] == [frame.key for frame in corpus.frames]
+    first = samples[0]
+    assert first.image is not None and first.image.shape == (96, 96, 3)
+    assert first.depth_m is not None and first.depth_m.shape == (48, 48) and first.depth_m[24, 24] == 4.0
+    assert (first.skeleton, first.keypoint_skeleton, first.subject) == ("h36m_17", "coco_17", "S1")
+    np.testing.assert_array_equal(first.keypoint_score, np.linspace(0.1, 0.9, 17, dtype=np.float32))
+    assert first.provenance == {
+        "estimators": {"keypoints": {"name": "test", "version": "1", "sha256": "ab"}},
+        "image_file": "take_S1/frame_0001.jpg",
+        "source_file": "labels.json",
+    }
+    assert read_index(open_store(tmp_path / "out")).subjects == {"S1": 6, "S9": 6}
+    assert report.skipped == {"no 3D label": ["take_S1/frame_0099.jpg"]} and report.inputs == 13
+    written = orjson.loads((tmp_path / "out" / "chunker_report.json").read_bytes())
+    assert written["counts"] == {"samples": 12, "chunks": 3}
+
+
+@pytest.mark.parametrize("crop", ["person", "none"])
+def test_stored_joints_project_onto_the_stored_image(corpus: Corpus, tmp_path: Path, crop: str) -> None:
+    build(corpus, tmp_path / "out", crop=crop)
+    for sample in samples_in(tmp_path / "out", tmp_path):
+        assert sample.camera is not None and sample.joints_px is not None and sample.image is not None
+        assert sample.joint_in_view is not None
+        projected = camera_to_pixel(sample.joints_cam_m, sample.camera)
+        np.testing.assert_allclose(projected, sample.joints_px, atol=0.01)
+        seen = np.rint(sample.joints_px[sample.joint_in_view]).astype(int)
+        assert sample.image[seen[:, 1], seen[:, 0]].min() > 150  # each joint was drawn as a white dot
+
+
+def test_no_crop_keeps_the_jpegs_own_bytes(corpus: Corpus, tmp_path: Path) -> None:
+    build(corpus, tmp_path / "out", crop="none")
+    for frame, (_, members) in zip(corpus.frames, read_set(tmp_path / "out", tmp_path / "x"), strict=True):
+        assert members["image.jpg"] == (corpus.images / frame.image_path).read_bytes()
+    assert samples_in(tmp_path / "out", tmp_path)[0].depth_m.shape == (HEIGHT // 2, WIDTH // 2)  # type: ignore[union-attr]
+
+
+def test_an_image_that_is_no_jpeg_is_stored_as_one(corpus: Corpus, tmp_path: Path) -> None:
+    frame = corpus.frames[0]
+    path = corpus.images / frame.image_path
+    corpus.frames[0] = dataclasses.replace(frame, image_path=frame.image_path.with_suffix(".png"))
+    cv2.imwrite(str(path.with_suffix(".png")), np.dstack([np.full((HEIGHT, WIDTH), v, np.uint8) for v in (9, 99, 200)]))
+    build(corpus, tmp_path / "out", crop="none")
+    image = samples_in(tmp_path / "out", tmp_path)[0].image
+    assert image is not None and np.abs(image[50, 50].astype(int) - [200, 99, 9]).max() < 6
+
+
+def test_of_several_people_the_labelled_one_is_taken(corpus: Corpus, tmp_path: Path) -> None:
+    frame = corpus.frames[3]
+    mine = corpus.person(frame)
+    corpus.write_cues(frame, [corpus.person(frame, 40.0), mine, corpus.person(frame, -30.0)])
+    build(corpus, tmp_path / "out", crop="none")
+    np.testing.assert_allclose(samples_in(tmp_path / "out", tmp_path)[3].keypoints_px, mine.keypoints_px, atol=1e-4)
+
+
+def test_the_match_is_the_mean_distance_against_the_persons_size(corpus: Corpus) -> None:
+    frame = corpus.frames[0]
+    size = float((frame.box_px[2:] - frame.box_px[:2]).max())
+    assert match_error(frame, corpus.person(frame, 0.0), "coco_17") == 0.0
+    assert match_error(frame, corpus.person(frame, 3.0), "coco_17") == pytest.approx(3.0 * np.sqrt(2) / size, rel=1e-4)
+
+
+def test_the_box_holds_label_and_detection_and_stays_on_the_image(corpus: Corpus, tmp_path: Path) -> None:
+    frame = corpus.frames[0]
+    wide = dataclasses.replace(corpus.person(frame), box_px=np.array([-20.0, 30.0, 50.0, 90.0], np.float32))
+    corpus.write_cues(frame, [wide])
+    build(corpus, tmp_path / "out", crop="none")
+    box_px = samples_in(tmp_path / "out", tmp_path)[0].box_px
+    low, high = np.minimum(frame.box_px[:2], [-20, 30]), np.maximum(frame.box_px[2:], [50, 90])
+    limits = [WIDTH - 1, HEIGHT - 1]
+    np.testing.assert_allclose(box_px, np.concatenate([np.clip(low, 0, limits), np.clip(high, 0, limits)]), atol=1e-4)
+
+
+def test_faulty_frames_are_left_out_named_and_counted(corpus: Corpus, tmp_path: Path) -> None:
+    keys = [frame.key for frame in corpus.frames]
+    broken = corpus.images / corpus.frames[0].image_path
+    broken.write_bytes(broken.read_bytes()[:-200])
+    (corpus.images / corpus.frames[1].image_path).unlink()
+    corpus.cues(2)[0].unlink()
+    corpus.cues(3)[0].write_text("{}")
+    corpus.write_cues(corpus.frames[4], [])
+    corpus.write_cues(corpus.frames[5], [corpus.person(corpus.frames[5], 30.0)])
+    cv2.imwrite(str(corpus.images / corpus.frames[6].image_path), np.zeros((50, 50, 3), np.uint8))
+    corpus.cues(7)[1].unlink()
+    report = build(corpus, tmp_path / "out")
+    assert report.skipped == {
+        "no 3D label": ["take_S1/frame_0099.jpg"],
+        "unreadable image": [keys[0]],
+        "no image": [keys[1]],
+        "no sidecar of preprocess.py": [keys[2], keys[7]],
+        "broken sidecar; run preprocess.py --overwrite": [keys[3]],
+        "no person found": [keys[4]],
+        "no detection matches the label": [keys[5]],
+        "its sidecar is of an image of another size": [keys[6]],
+    }
+    assert [sample.key for sample in samples_in(tmp_path / "out", tmp_path)] == keys[8:]
+    assert report.exit_code == 1
+
+
+def test_the_threshold_decides_how_far_off_a_detection_may_be(corpus: Corpus, tmp_path: Path) -> None:
+    for frame in corpus.frames:
+        corpus.write_cues(frame, [corpus.person(frame, 5.0)])
+    with pytest.raises(ValueError, match="no sample is left .*12 no detection matches the label"):
+        build(corpus, tmp_path / "strict", match_threshold=0.02)
+    assert build(corpus, tmp_path / "strict", match_threshold=0.2).counts["samples"] == 12
+
+
+def test_without_any_sidecar_the_user_is_told_to_preprocess(corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere is missing; run preprocess.py on .*images first"):
+        build(corpus, tmp_path / "out", processed_path=tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="empty has no sidecar of these frames; run preprocess.py on .* first"):
+        build(corpus, tmp_path / "out", processed_path=tmp_path / "empty")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_corpus_is_refused_with_the_known_ones(corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="human36m"):
+        build(corpus, tmp_path / "out", dataset="human35m")
+
+
+def test_sidecars_without_depth_give_samples_without_depth(corpus: Corpus, tmp_path: Path) -> None:
+    for number, frame in enumerate(corpus.frames):
+        sidecar = read_sidecar(corpus.processed / frame.image_path.with_suffix(""))
+        write_sidecar(corpus.processed / frame.image_path.with_suffix(""), dataclasses.replace(sidecar, depth_m=None))
+        assert not corpus.cues(number)[1].exists()
+    build(corpus, tmp_path / "out")
+    assert read_index(open_store(tmp_path / "out")).members == {"image.jpg": 12, "meta.json": 12}
+
+
+def test_a_window_follows_the_person_through_the_frames_around(corpus: Corpus, tmp_path: Path) -> None:
+    corpus.cues(1)[0].unlink()  # a gap
+    corpus.write_cues(corpus.frames[4], [corpus.person(corpus.frames[4], 60.0), corpus.person(corpus.frames[4])])
+    build(corpus, tmp_path / "out", window=5, crop="none")
+    sample = samples_in(tmp_path / "out", tmp_path)[2]  # without frame 1, this is frame 3
+    assert sample.key == corpus.frames[3].key and sample.window_fps == 50.0
+    window = sample.keypoint_window
+    assert window is not None and window.shape == (5, 17, 3)
+    assert np.isnan(window[0, :, :2]).all() and (window[0, :, 2] == 0).all()
+    for row, number in ((1, 2), (2, 3), (3, 4), (4, 5)):
+        person = corpus.person(corpus.frames[number])
+        np.testing.assert_allclose(window[row, :, :2], person.keypoints_px, atol=1e-4)
+        np.testing.assert_allclose(window[row, :, 2], person.keypoint_score)
+    # The next take begins with file 1 again: its first frame has nobody before it.
+    assert np.isnan(samples_in(tmp_path / "out", tmp_path)[5].keypoint_window[:2, :, :2]).all()  # type: ignore[index]
+
+
+def test_a_window_lies_in_the_crops_pixels(corpus: Corpus, tmp_path: Path) -> None:
+    build(corpus, tmp_path / "out", window=3)
+    for sample in samples_in(tmp_path / "out", tmp_path):
+        assert sample.keypoint_window is not None
+        np.testing.assert_allclose(sample.keypoint_window[1, :, :2], sample.keypoints_px, atol=1e-3)
+
+
+def test_an_even_window_is_refused(corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--window 4: an odd number"):
+        build(corpus, tmp_path / "out", window=4)
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_processes(corpus: Corpus, tmp_path: Path) -> None:
+    (corpus.images / corpus.frames[1].image_path).write_bytes(b"broken")
+    reports = [build(corpus, tmp_path / f"by_{workers}", workers=workers, window=3) for workers in (1, 2)]
+    assert hashes(tmp_path / "by_1") == hashes(tmp_path / "by_2")
+    assert reports[0].skipped == reports[1].skipped
+
+
+@pytest.mark.parametrize("killed_at", [1, 5, 6, 11])
+def test_a_chunker_killed_anywhere_ends_with_the_same_bytes(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    (corpus.images / corpus.frames[2].image_path).write_bytes(b"broken")
+    whole = build(corpus, tmp_path / "whole")
+    make, made = build_module.SampleMaker.make, []
+
+    def cut(maker: Any, frame: LabelledFrame) -> dict[str, bytes]:
+        made.append(frame.key)
+        if len(made) == killed_at:
+            raise KeyboardInterrupt
+        return make(maker, frame)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(build_module.SampleMaker, "make", cut)
+        with pytest.raises(KeyboardInterrupt):
+            build(corpus, tmp_path / "cut")
+    resumed = build(corpus, tmp_path / "cut")
+    again = build(corpus, tmp_path / "cut")
+    assert hashes(tmp_path / "cut") == hashes(tmp_path / "whole")
+    assert resumed.skipped == again.skipped == whole.skipped and resumed.counts == again.counts == whole.counts
+
+
+def test_new_cues_are_not_taken_for_the_old_ones(corpus: Corpus, tmp_path: Path) -> None:
+    corpus.cues(2)[0].unlink()
+    build(corpus, tmp_path / "out")
+    corpus.write_cues(corpus.frames[2], [corpus.person(corpus.frames[2])])
+    with pytest.raises(ValueError, match=r"finished set of other settings or other input \(input\)"):
+        build(corpus, tmp_path / "out")
+
+
+def test_chunks_go_straight_to_a_remote(corpus: Corpus, tmp_path: Path, s3_remote: Any) -> None:
+    build(corpus, s3_remote.location)
+    build(corpus, tmp_path / "out")
+    assert hashes(s3_remote.folder) == hashes(tmp_path / "out")
+    assert (s3_remote.folder / "chunker_report.json").exists()
+
+
+def die(_: Any) -> None:
+    os._exit(9)
+
+
+def test_a_worker_that_dies_is_said_so(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build_module, "_work", die)
+    with pytest.raises(OSError, match="a worker process was killed.*fewer --workers: finished chunks are kept"):
+        build(corpus, tmp_path / "out", workers=2)

@@ -1,0 +1,210 @@
+"""The bytes of a sample: nothing is lost, and what is wrong is said."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from dataclasses import fields
+from typing import Any
+
+import cv2
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from humanpose3d.camera import Camera
+from humanpose3d.chunks.codec import (
+    SAMPLE_MEMBERS,
+    BadSample,
+    check_sample,
+    decode_depth,
+    decode_sample,
+    encode_depth,
+    encode_jpeg,
+    encode_sample,
+    members_of,
+)
+from humanpose3d.sample import PoseSample
+from tests.records import random_sample
+
+KEY = "h36m-S1-Walking-54138969-000000-p0"
+any_float32 = st.floats(width=32, allow_nan=True, allow_infinity=False)
+
+
+def assert_same(first: PoseSample, second: PoseSample, *, but: tuple[str, ...] = ()) -> None:
+    for name in (field.name for field in fields(PoseSample) if field.name not in but):
+        mine, theirs = getattr(first, name), getattr(second, name)
+        if isinstance(mine, Camera):
+            assert mine.to_dict() == theirs.to_dict()
+        elif isinstance(mine, np.ndarray):
+            assert mine.dtype == theirs.dtype, name
+            np.testing.assert_array_equal(mine, theirs, err_msg=name)
+        else:
+            assert mine == theirs, name
+
+
+@given(
+    joints=hnp.arrays(np.float32, (17, 3), elements=any_float32),
+    keypoints=hnp.arrays(np.float32, (17, 2), elements=any_float32),
+    score=hnp.arrays(np.float32, 17, elements=st.floats(0, 1, width=32)),
+    window=hnp.arrays(np.float32, (3, 17, 3), elements=any_float32),
+)
+def test_every_number_comes_back_bit_for_bit(
+    joints: np.ndarray, keypoints: np.ndarray, score: np.ndarray, window: np.ndarray
+) -> None:
+    sample = random_sample(
+        np.random.default_rng(0), image=False, depth=False, joints_cam_m=joints, keypoints_px=keypoints,
+        keypoint_score=score, keypoint_window=window, window_fps=50.0,
+    )  # fmt: skip
+    assert_same(sample, decode_sample(KEY, encode_sample(sample)))
+
+
+def test_a_record_with_everything_comes_back_whole() -> None:
+    sample = random_sample(
+        np.random.default_rng(1), window=5, head_size_px=31.5, gender="female", valid=False, frame_index=7,
+        smpl_pose_rad=np.ones((24, 3), np.float32), smpl_betas=np.ones(10, np.float32),
+        smpl_trans_m=np.ones(3, np.float32),
+    )  # fmt: skip
+    members = encode_sample(sample)
+    assert tuple(members) == SAMPLE_MEMBERS
+    decoded = decode_sample(KEY, members)
+    assert_same(sample, decoded, but=("image",))
+    assert sample.image is not None and decoded.image is not None
+    assert np.abs(sample.image.astype(int) - decoded.image).mean() < 3
+
+
+def test_a_record_with_nothing_but_a_key_comes_back_empty() -> None:
+    assert_same(PoseSample(KEY), decode_sample(KEY, encode_sample(PoseSample(KEY))))
+
+
+def test_the_same_record_gives_the_same_bytes() -> None:
+    first, second = (encode_sample(random_sample(np.random.default_rng(2), window=3)) for _ in range(2))
+    assert first == second
+
+
+def test_only_the_members_of_the_fields_asked_for_are_needed() -> None:
+    members = encode_sample(random_sample(np.random.default_rng(3), window=3))
+    assert members_of(()) == ("meta.json",)
+    bare = decode_sample(KEY, {"meta.json": members["meta.json"]}, ())
+    assert bare.image is None and bare.depth_m is None and bare.image_size_wh == (64, 64)
+    some = {extension: members[extension] for extension in members_of(("depth_m",))}
+    assert decode_sample(KEY, some, ("depth_m",)).depth_m is not None
+
+
+def test_an_image_that_is_encoded_already_keeps_its_bytes() -> None:
+    sample = random_sample(np.random.default_rng(4))
+    assert sample.image is not None
+    jpeg = encode_jpeg(sample.image, 60)
+    assert encode_sample(sample, image_jpeg=jpeg)["image.jpg"] == jpeg
+
+
+@given(hnp.arrays(np.uint16, st.tuples(st.integers(1, 40), st.integers(1, 40))))
+def test_depth_keeps_every_millimetre(millimetres: np.ndarray) -> None:
+    depth_m = millimetres.astype(np.float32) / np.float32(1000)
+    np.testing.assert_array_equal(decode_depth(KEY, encode_depth(depth_m)), depth_m)
+
+
+def test_depth_is_a_16_bit_png_for_everybody_else_too() -> None:
+    png = encode_depth(np.array([[0.0, 1.2344, np.nan], [70.0, np.inf, -1.0]], dtype=np.float32))
+    pixels = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert pixels.dtype == np.uint16
+    assert pixels.tolist() == [[0, 1234, 0], [65535, 65535, 0]]
+
+
+def test_depth_of_another_program_is_read_too() -> None:
+    millimetres = np.arange(60, dtype=np.uint16).reshape(6, 10) * 1000
+    _, png = cv2.imencode(".png", millimetres, [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_PAETH])
+    np.testing.assert_array_equal(decode_depth(KEY, png.tobytes()), millimetres.astype(np.float32) / np.float32(1000))
+
+
+def test_depth_of_8_bits_is_refused() -> None:
+    _, png = cv2.imencode(".png", np.zeros((4, 4), np.uint8))
+    with pytest.raises(BadSample, match="not a 16-bit grey PNG"):
+        decode_depth(KEY, png.tobytes())
+
+
+def test_a_valid_sample_passes_and_gives_its_metadata() -> None:
+    meta = check_sample(KEY, encode_sample(random_sample(np.random.default_rng(5), window=3)), decode=True)
+    assert meta["subject"] == "S1" and meta["members"] == list(SAMPLE_MEMBERS)
+
+
+@pytest.mark.parametrize("extension", SAMPLE_MEMBERS)
+def test_a_promised_member_that_is_missing_is_named(extension: str) -> None:
+    members = encode_sample(random_sample(np.random.default_rng(6), window=3))
+    del members[extension]
+    with pytest.raises(BadSample, match=f"^{KEY}: {extension} is missing$"):
+        check_sample(KEY, members)
+
+
+@pytest.mark.parametrize(
+    ("extension", "reason"),
+    [("image.jpg", "not a whole JPEG"), ("depth.png", "not a whole PNG"), ("window.npy", "cannot be read"),
+     ("meta.json", "not JSON")],
+)  # fmt: skip
+def test_a_member_that_ends_early_is_named(extension: str, reason: str) -> None:
+    members = encode_sample(random_sample(np.random.default_rng(7), window=3))
+    members[extension] = members[extension][:-20]
+    with pytest.raises(BadSample, match=reason):
+        check_sample(KEY, members)
+
+
+@pytest.mark.parametrize(("extension", "field"), [("image.jpg", "image"), ("depth.png", "depth_m")])
+def test_a_picture_damaged_in_the_middle_is_found_by_decoding(extension: str, field: str) -> None:
+    members = encode_sample(random_sample(np.random.default_rng(8), size=128))
+    data = bytearray(members[extension])
+    data[len(data) // 2 : len(data) // 2 + 40] = b"\xff\xd9" * 20
+    members[extension] = bytes(data)
+    check_sample(KEY, members)
+    with pytest.raises(BadSample):
+        check_sample(KEY, members, decode=True)
+    with pytest.raises(BadSample):
+        decode_sample(KEY, members, (field,))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("subject", None, "subject is missing"),
+        ("subject", 9, "subject is of another type"),
+        ("joints_cam_m", [[0.0, 1.0, 2.0]], "joints_cam_m has another shape"),
+        ("joints_cam_m", "none", "joints_cam_m is not an array"),
+        ("keypoint_skeleton", "coco_18", "'coco_18' is not one of"),
+        ("keypoint_score", None, "come together"),
+        ("camera", {"K": [1]}, "camera is not"),
+        ("image_size_wh", [64], "image_size_wh"),
+        ("joint_in_view", [1] * 17, "joint_in_view"),
+        ("frame_index", 1.5, "frame_index is of another type"),
+        ("schema_version", None, "no schema_version"),
+        ("schema_version", 999, "newer than this program"),
+        ("key", "another", "another key"),
+    ],
+)
+def test_metadata_that_does_not_fit_the_schema_is_refused(field: str, value: Any, reason: str) -> None:
+    members = encode_sample(random_sample(np.random.default_rng(9)))
+    meta = orjson.loads(members["meta.json"]) | {field: value}
+    members["meta.json"] = orjson.dumps(meta)
+    with pytest.raises(BadSample, match=reason):
+        check_sample(KEY, members)
+
+
+@pytest.mark.parametrize("key", ["a.b", "a/b", "a b", "", "../a"])
+def test_a_key_that_webdataset_would_cut_is_refused(key: str) -> None:
+    with pytest.raises(BadSample, match="its key"):
+        check_sample(key, encode_sample(PoseSample(key)))
+
+
+def test_a_pickle_in_place_of_a_window_is_not_opened() -> None:
+    members = encode_sample(random_sample(np.random.default_rng(10), window=3))
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([object()], dtype=object), allow_pickle=True)
+    members["window.npy"] = buffer.getvalue()
+    with pytest.raises(BadSample, match="window.npy cannot be read"):
+        decode_sample(KEY, members)
+
+
+def test_a_bad_sample_survives_the_way_between_processes() -> None:
+    back = pickle.loads(pickle.dumps(BadSample(KEY, "no image")))
+    assert (back.key, back.reason, str(back)) == (KEY, "no image", f"{KEY}: no image")

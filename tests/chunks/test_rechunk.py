@@ -1,0 +1,236 @@
+"""The global shuffle: every valid sample once, anywhere, untouched, the same with the same seed, resumable."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from humanpose3d.chunks import rechunk as rechunk_module
+from humanpose3d.chunks.codec import encode_sample
+from humanpose3d.chunks.layout import read_index
+from humanpose3d.chunks.rechunk import global_order, rechunk
+from humanpose3d.remotes import open_store
+from humanpose3d.reports import StageReport
+from tests.chunks.sets import hashes, read_set, samples_of, write_set
+from tests.chunks.test_layout import write_foreign
+from tests.chunks.test_split import split
+
+
+def shuffle(tmp_path: Path, source: str | Path, target: str | Path, **changes: Any) -> StageReport:
+    settings: dict[str, Any] = {
+        "chunk_size": 7, "seed": 42, "keep_extracted_originals": False, "compress": "none",
+        "temp_dir": tmp_path / "temp", "max_bad": 0.01,
+    }  # fmt: skip
+    return rechunk(input_dir=str(source), output_dir=str(target), **(settings | changes))
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    write_set(tmp_path / "chunks", samples_of(40), chunk_size=9)
+    return tmp_path / "chunks"
+
+
+def test_every_sample_comes_out_once_with_its_bytes(tmp_path: Path, source: Path) -> None:
+    report = shuffle(tmp_path, source, tmp_path / "out")
+    found = read_set(tmp_path / "out", tmp_path / "x")
+    assert dict(found) == {sample.key: encode_sample(sample) for sample in samples_of(40)} and len(found) == 40
+    index = read_index(open_store(tmp_path / "out"))
+    assert [entry.samples for entry in index.chunks] == [7, 7, 7, 7, 7, 5]
+    assert (index.prefix, index.subjects) == ("chunk", {"S1": 20, "S9": 20})
+    assert report.counts == {"samples": 40, "chunks": 6} and report.exit_code == 0
+
+
+def test_the_order_is_global_and_the_seeds_alone(tmp_path: Path, source: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        shuffle(tmp_path, source, tmp_path / name, seed=seed)
+    assert hashes(tmp_path / "a") == hashes(tmp_path / "b") != hashes(tmp_path / "c")
+    origin = {sample.key: number // 9 for number, sample in enumerate(samples_of(40))}
+    first_chunk = [origin[key] for key, _ in read_set(tmp_path / "a", tmp_path / "x")[:7]]
+    assert len(set(first_chunk)) >= 3
+
+
+def test_the_order_of_a_seed_never_changes() -> None:
+    assert global_order(8, 42).tolist() == [4, 1, 3, 6, 0, 7, 2, 5]
+    assert sorted(global_order(1000, 7)) == list(range(1000))
+
+
+def test_all_places_are_equally_likely() -> None:
+    places = np.array([np.argsort(global_order(6, seed))[0] for seed in range(3000)])
+    assert np.abs(np.bincount(places, minlength=6) / 3000 - 1 / 6).max() < 0.03
+
+
+def test_a_parent_of_parts_is_mirrored_with_their_prefixes(tmp_path: Path, source: Path) -> None:
+    split(tmp_path, source, tmp_path / "split", "S1", "S9")
+    report = shuffle(tmp_path, tmp_path / "split", tmp_path / "out")
+    for part in ("train", "test"):
+        index = read_index(open_store(tmp_path / "out" / part))
+        assert index.samples == 20 and index.chunks[0].file == f"{part}_000000.tar"
+        assert [plan["stage"] for plan in index.provenance["history"]] == ["test", "split", "rechunk"]
+    assert report.counts["samples"] == 40
+    assert (tmp_path / "out" / "rechunk_report.json").exists()
+
+
+def test_remote_to_remote_gives_the_bytes_of_folder_to_folder(tmp_path: Path, s3_remote: Any) -> None:
+    for location in (f"{s3_remote.location}/chunks", tmp_path / "chunks"):
+        write_set(location, samples_of(20), chunk_size=6, compress="gz", staging=tmp_path / "staging")
+        split(tmp_path, location, str(location).replace("chunks", "split"), "S1", "S9", compress="gz")
+        shuffle(tmp_path, str(location).replace("chunks", "split"), str(location).replace("chunks", "out"))
+    assert hashes(s3_remote.folder / "out") == hashes(tmp_path / "out")
+    assert not list((tmp_path / "temp").iterdir())
+
+
+@pytest.mark.parametrize("killed_at", [1, 7, 8, 25, 40])
+def test_a_rechunk_killed_anywhere_ends_with_the_same_bytes(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    shuffle(tmp_path, source, tmp_path / "whole")
+    check, checked = rechunk_module.check_sample, []
+
+    def cut(key: str, members: dict[str, bytes]) -> dict[str, Any]:
+        checked.append(key)
+        if len(checked) == killed_at:
+            raise KeyboardInterrupt
+        return check(key, members)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rechunk_module, "check_sample", cut)
+        with pytest.raises(KeyboardInterrupt):
+            shuffle(tmp_path, source, tmp_path / "cut")
+    shuffle(tmp_path, source, tmp_path / "cut")
+    assert hashes(tmp_path / "cut") == hashes(tmp_path / "whole")
+
+
+def test_a_resumed_rechunk_does_not_fetch_again_what_it_has(
+    tmp_path: Path, s3_remote: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_set(s3_remote.location + "/chunks", samples_of(20), chunk_size=6, staging=tmp_path / "staging")
+    fetch, fetched = rechunk_module.fetch_chunk, []
+
+    def cut(store: Any, entry: Any, path: Path) -> None:
+        fetched.append(entry.file)
+        if len(fetched) == 3:
+            raise KeyboardInterrupt
+        fetch(store, entry, path)
+
+    monkeypatch.setattr(rechunk_module, "fetch_chunk", cut)
+    with pytest.raises(KeyboardInterrupt):
+        shuffle(tmp_path, f"{s3_remote.location}/chunks", tmp_path / "out")
+    shuffle(tmp_path, f"{s3_remote.location}/chunks", tmp_path / "out")
+    assert fetched == [f"chunk_00000{n}.tar" for n in (0, 1, 2, 2, 3)]
+    assert len(read_set(tmp_path / "out", tmp_path / "x")) == 20
+
+
+def rewrite(path: Path, change: Any) -> None:
+    """A tar with its members changed: `change(name, data)` gives the new data, or None to leave it out."""
+    with tarfile.open(path) as tar:
+        members = [(member, tar.extractfile(member).read()) for member in tar.getmembers()]  # type: ignore[union-attr]
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for member, data in members:
+            data = change(member.name, data)
+            if data is not None:
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+
+
+def test_invalid_samples_are_left_out_named_and_counted(tmp_path: Path) -> None:
+    write_foreign(tmp_path / "chunks", 12)
+    keys = [sample.key for sample in samples_of(12)]
+
+    def damage(name: str, data: bytes) -> bytes | None:
+        if name == f"{keys[1]}.depth.png":
+            return None
+        if name == f"{keys[2]}.image.jpg":
+            return data[:-30]
+        if name == f"{keys[3]}.meta.json":
+            return data.replace(b'"subject":"S9"', b'"subject":9')
+        return data
+
+    rewrite(tmp_path / "chunks" / "foreign-0000.tar", damage)
+    report = shuffle(tmp_path, tmp_path / "chunks", tmp_path / "out")
+    assert report.skipped == {
+        "depth.png is missing": [keys[1]],
+        "image.jpg is not a whole JPEG": [keys[2]],
+        "meta.json: subject is of another type": [keys[3]],
+    }
+    assert (report.inputs, report.counts["samples"], report.exit_code) == (12, 9, 1)
+    assert sorted(key for key, _ in read_set(tmp_path / "out", tmp_path / "x")) == sorted([keys[0], *keys[4:]])
+    assert read_index(open_store(tmp_path / "out")).samples == 9
+
+
+def test_samples_of_one_key_do_not_melt_into_one(tmp_path: Path) -> None:
+    write_foreign(tmp_path / "chunks", 4)
+    data = (tmp_path / "chunks" / "foreign-0000.tar").read_bytes()
+    (tmp_path / "chunks" / "foreign-0001.tar").write_bytes(data)
+    report = shuffle(tmp_path, tmp_path / "chunks", tmp_path / "out")
+    assert report.skipped_counts == {"its key is used twice": 4} and report.counts["samples"] == 4
+
+
+def test_a_report_of_a_resumed_run_names_what_the_first_one_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_foreign(tmp_path / "chunks", 12)
+    for file in (tmp_path / "chunks").iterdir():
+        rewrite(file, lambda name, data: None if "000001" in name and name.endswith("png") else data)
+    whole = shuffle(tmp_path, tmp_path / "chunks", tmp_path / "whole", chunk_size=1)
+    read, reads = rechunk_module._Samples.read, []
+
+    def cut(samples: Any, number: int) -> dict[str, bytes]:
+        reads.append(number)
+        if len(reads) == 12:
+            raise KeyboardInterrupt
+        return read(samples, number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rechunk_module._Samples, "read", cut)
+        with pytest.raises(KeyboardInterrupt):
+            shuffle(tmp_path, tmp_path / "chunks", tmp_path / "cut", chunk_size=1)
+    resumed = shuffle(tmp_path, tmp_path / "chunks", tmp_path / "cut", chunk_size=1)
+    again = shuffle(tmp_path, tmp_path / "chunks", tmp_path / "cut", chunk_size=1)
+    assert resumed.skipped == again.skipped == whole.skipped != {}
+    assert resumed.counts == again.counts == whole.counts
+    assert hashes(tmp_path / "cut") == hashes(tmp_path / "whole")
+
+
+def test_extracted_originals_are_loose_files_beside_the_chunks(tmp_path: Path, source: Path) -> None:
+    shuffle(tmp_path, source, tmp_path / "out", keep_extracted_originals=True)
+    sample = samples_of(40)[17]
+    loose = {path.name: path.read_bytes() for path in (tmp_path / "out" / "extracted").iterdir()}
+    assert len(loose) == 40 * 3
+    assert loose[f"{sample.key}.image.jpg"] == encode_sample(sample)["image.jpg"]
+    assert read_index(open_store(tmp_path / "out")).samples == 40
+    with pytest.raises(ValueError, match="needs a local folder"):
+        shuffle(tmp_path, source, "drive:out", keep_extracted_originals=True)
+
+
+def test_a_chunk_that_contradicts_its_index_is_refused(tmp_path: Path, source: Path) -> None:
+    path = source / "chunk_000002.tar"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"chunk_000002\.tar does not have the checksum"):
+        shuffle(tmp_path, source, tmp_path / "out")
+
+
+def test_input_and_output_are_two_places(tmp_path: Path, source: Path) -> None:
+    with pytest.raises(ValueError, match="cannot be written at the same time"):
+        shuffle(tmp_path, source, source)
+
+
+def test_a_folder_without_chunks_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="there are no chunks in"):
+        shuffle(tmp_path, tmp_path / "nothing", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_disk_too_small_for_the_chunks_is_said_before_they_are_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_set(tmp_path / "chunks", samples_of(5), compress="gz")
+    monkeypatch.setattr(rechunk_module.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10})())
+    with pytest.raises(OSError, match="has 0.0 GB free; name a roomier disk with --temp-dir"):
+        shuffle(tmp_path, tmp_path / "chunks", tmp_path / "out")

@@ -1,0 +1,106 @@
+"""Settings: their precedence, their names, and what a user's mistake looks like."""
+
+import pytest
+
+from humanpose3d import cli, config
+from humanpose3d.reports import StageReport
+
+
+def parse_train(*args):
+    return cli.parse(config.TrainConfig, ["--chunks-dir", "root", *args], "main.py")
+
+
+def test_the_command_line_beats_the_environment_and_that_beats_yaml(tmp_path, monkeypatch):
+    path = tmp_path / "preset.yaml"
+    path.write_text("batch_size: 2\nepochs: 2\nlearning_rate: 0.5\naugmentation: {rotation_deg: 7}\n")
+    monkeypatch.setenv("HUMANPOSE3D_BATCH_SIZE", "3")
+    monkeypatch.setenv("HUMANPOSE3D_EPOCHS", "3")
+    settings = parse_train("--cfg", str(path), "--epochs", "4")
+    assert (settings.epochs, settings.batch_size, settings.learning_rate) == (4, 3, 0.5)
+    assert settings.augmentation.rotation_deg == 7
+    assert settings.weight_decay == 0.01
+
+
+def test_a_switch_of_the_yaml_can_be_turned_back(tmp_path):
+    path = tmp_path / "preset.yaml"
+    path.write_text("use_depth: false\nfast_dev_run: true\n")
+    settings = parse_train("--config", str(path), "--use-depth", "--no-fast-dev-run")
+    assert settings.use_depth and not settings.fast_dev_run
+
+
+def test_underscores_and_hyphens_are_the_same_flag():
+    assert parse_train("--batch_size", "3") == parse_train("--batch-size", "3")
+
+
+@pytest.mark.parametrize(
+    "given, field, value",
+    [
+        (["--accumulate", "3"], "gradient_accumulation_steps", 3),
+        (["--workers", "0"], "num_workers", 0),
+        (["--fdr"], "fast_dev_run", True),
+        (["--resume"], "resume", "latest"),
+        (["--resume", "--epochs", "3"], "resume", "latest"),
+        (["--resume", "run7"], "resume", "run7"),
+        (["--train-chunks", "0", "1", "2"], "train_chunks", (0, 1, 2)),
+    ],
+)
+def test_documented_flags_and_aliases_work(given, field, value):
+    assert getattr(parse_train(*given), field) == value
+
+
+def test_the_defaults_are_the_described_systems():
+    settings = parse_train()
+    assert (settings.batch_size, settings.gradient_accumulation_steps, settings.learning_rate) == (10, 10, 1e-3)
+    assert (settings.weight_decay, settings.eval_interval, settings.random_seed) == (0.01, 5000, 42)
+    weights = settings.weights
+    assert (weights.mse, weights.l1, weights.inter_joint, weights.absolute_root) == (1, 1, 100, 1)
+    augmentation = settings.augmentation
+    assert (augmentation.rotation_deg, augmentation.flip, augmentation.scale) == (30, 0.5, (0.8, 1.2))
+    assert (augmentation.translation, augmentation.hue, augmentation.contrast) == (0.1, 0.05, (0.8, 1.2))
+
+
+@pytest.mark.parametrize("text, word", [("bach_size: 3", "bach_size"), ("- 3", "field: value"), ("a: [", "not YAML")])
+def test_a_wrong_yaml_is_one_line_that_names_it(tmp_path, capsys, text, word):
+    path = tmp_path / "preset.yaml"
+    path.write_text(text)
+    assert cli.train(["--chunks-dir", "root", "--config", str(path)], "main.py") == 2
+    message = capsys.readouterr().err.strip()
+    assert "\n" not in message and str(path) in message and word in message
+
+
+def test_a_missing_yaml_is_said(capsys):
+    assert cli.train(["--chunks-dir", "root", "--config", "nowhere.yaml"], "main.py") == 2
+    assert "nowhere.yaml is missing" in capsys.readouterr().err
+
+
+def test_an_unknown_flag_ends_with_2():
+    with pytest.raises(SystemExit) as stop:
+        parse_train("--bach-size", "3")
+    assert stop.value.code == 2
+
+
+def test_a_users_mistake_is_one_line_and_2(capsys):
+    def stage(settings):
+        raise FileNotFoundError("frames/ is missing;\nname another")
+
+    assert cli.run(config.SplitConfig, stage, ["--rclone-input-prefix", "a", "--rclone-destination-prefix", "b"]) == 2
+    assert capsys.readouterr().err == "error: frames/ is missing; name another\n"
+
+
+def test_our_own_mistake_keeps_its_traceback():
+    def stage(settings):
+        raise AssertionError("broken")
+
+    with pytest.raises(AssertionError):
+        cli.run(config.SplitConfig, stage, ["--rclone-input-prefix", "a", "--rclone-destination-prefix", "b"])
+
+
+def test_too_many_skipped_inputs_are_exit_code_1(capsys):
+    def stage(settings):
+        report = StageReport("split", inputs=10, summary="split 9 samples")
+        report.skip("one", "unreadable image")
+        return report
+
+    assert cli.run(config.SplitConfig, stage, ["--rclone-input-prefix", "a", "--rclone-destination-prefix", "b"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == "split 9 samples\n" and printed.err == "skipped 1: 1 unreadable image\n"

@@ -1,0 +1,118 @@
+"""Images: every mode comes out as upright RGB, what is no image says so, and listings are sorted."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from humanpose3d.images import UnreadableImage, ahead, find_images, read_image, without_twins
+from humanpose3d.reports import StageReport
+
+
+def gradient(width: int = 8, height: int = 6) -> np.ndarray:
+    return np.linspace(0, 255, width * height).reshape(height, width).astype(np.uint8)
+
+
+def test_a_photograph_is_turned_upright_by_its_exif(tmp_path: Path) -> None:
+    pixels = np.zeros((40, 80, 3), np.uint8)
+    pixels[:, :40, 0] = 255  # red on the left
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn clockwise to see it upright
+    Image.fromarray(pixels).save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    upright = read_image(tmp_path / "turned.jpg")
+    assert upright.shape == (80, 40, 3)
+    assert upright[:30, :, 0].min() > 200 and upright[50:, :, 0].max() < 60
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA", "CMYK", "I;16", "RGB"])
+def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
+    grey = Image.fromarray(gradient())
+    if mode == "I;16":
+        image = Image.fromarray(gradient().astype(np.uint16) * 257)
+    elif mode in ("RGBA", "LA", "P"):
+        image = grey.convert(mode)
+    else:
+        image = grey.convert("RGB").convert(mode)
+    path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
+    image.save(path)
+    pixels = read_image(path)
+    assert pixels.shape == (6, 8, 3) and pixels.dtype == np.uint8 and pixels.flags.writeable
+    if mode != "1":
+        assert np.abs(pixels[..., 1].astype(int) - gradient()).max() <= 12
+
+
+def test_what_shines_through_is_white(tmp_path: Path) -> None:
+    Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert (read_image(tmp_path / "clear.png") == 255).all()
+
+
+def test_what_is_no_image_says_why(tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("hello")
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "whole.jpg")
+    (tmp_path / "half.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:1500])
+    Image.fromarray(gradient()).save(tmp_path / "whole.png")
+    damaged = bytearray((tmp_path / "whole.png").read_bytes())
+    damaged[45:60] = bytes(15)
+    (tmp_path / "damaged.png").write_bytes(damaged)
+    reasons = {"text.jpg": "not an image", "empty.jpg": "empty file", "half.jpg": "damaged", "damaged.png": "damaged"}
+    for name, reason in (reasons | {"gone.jpg": "no such file"}).items():
+        with pytest.raises(UnreadableImage, match=reason):
+            read_image(tmp_path / name)
+
+
+def test_a_decompression_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("1", (300, 300)).save(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(UnreadableImage, match="far too many pixels"):
+        read_image(tmp_path / "bomb.png")
+
+
+def test_images_are_listed_sorted_without_hidden_and_closed_folders(tmp_path: Path) -> None:
+    for name in (
+        "b/2.jpg",
+        "b/10.PNG",
+        "a/x.webp",
+        "a/notes.txt",
+        ".git/y.jpg",
+        "a/.hidden.jpg",
+        "out/z.jpg",
+        "top.bmp",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    found = [str(name) for name in find_images(tmp_path, leave_out=[tmp_path / "out"])]
+    assert found == ["top.bmp", "a/x.webp", "b/10.PNG", "b/2.jpg"]
+
+
+def test_a_missing_folder_and_a_file_in_its_place_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere is missing"):
+        list(find_images(tmp_path / "nowhere"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="file is not a folder"):
+        list(find_images(tmp_path / "file"))
+
+
+def test_images_that_would_share_a_result_are_named() -> None:
+    report = StageReport("test")
+    names = [Path(name) for name in ("a/1.jpg", "a/1.png", "a/2.png", "b/1.jpg")]
+    assert list(without_twins(names, report)) == [Path("a/1.jpg"), Path("a/2.png"), Path("b/1.jpg")]
+    assert report.skipped == {"same name as another image but for its ending": ["a/1.png"]}
+
+
+def test_reading_ahead_keeps_the_order_and_its_distance() -> None:
+    started: list[int] = []
+
+    def work(item: int) -> int:
+        started.append(item)
+        return -item
+
+    with ThreadPoolExecutor(3) as pool:
+        results = ahead(pool, work, range(50), 5)
+        assert next(results) == 0
+        assert max(started, default=0) <= 6
+        assert list(results) == [-item for item in range(1, 50)]

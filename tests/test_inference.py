@@ -1,0 +1,175 @@
+"""Inference on folders: documented files with the documented numbers, and one clear line for every mistake."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from humanpose3d.camera import Camera, camera_to_pixel
+from humanpose3d.inference import infer
+from humanpose3d.model_config import model_config
+from humanpose3d.models import build_model
+from humanpose3d.models.checkpoint import save_model
+from humanpose3d.skeletons import H36M_17
+
+PICTURES = ("original.jpg", "2d_overlay.jpg", "depth.png", "3d_pose.png", "combined_viz.png")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    config = model_config("cnn", "tiny")
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny.pth"
+    save_model(path, build_model(config), config)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(5)
+    for name, (width, height) in {"a.jpg": (64, 48), "sub/b.png": (40, 90)}.items():
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8)).save(path)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def request_(photos: Path, tmp_path: Path, checkpoint: Path, tiny_pose_model: str, tiny_depth_model: str) -> dict:
+    return {
+        "checkpoint_path": checkpoint,
+        "input_folder": photos,
+        "output_folder": tmp_path / "out",
+        "yolo_model_path": tiny_pose_model,
+        "depth_model_path": tiny_depth_model,
+        "device": "cpu",
+    }
+
+
+def result_of(folder: Path, stem: str) -> tuple[np.ndarray, dict[str, Any]]:
+    return np.load(folder / f"{stem}_pred_joints3d.npy"), json.loads((folder / f"{stem}.json").read_text())
+
+
+def test_every_person_of_every_image_comes_out_in_metres(request_: dict) -> None:
+    report = infer(**request_)
+    assert report.exit_code == 0 and report.counts["images"] == 2
+    for stem, size in (("a", [64, 48]), ("sub/b", [40, 90])):
+        joints, data = result_of(request_["output_folder"], stem)
+        assert joints.dtype == np.float32 and joints.shape == (len(data["people"]), 17, 3) and len(joints) > 0
+        assert data["image_size"] == size and data["joints"] == list(H36M_17.joints)
+        assert data["depth_used"] and data["camera"]["source"] == "focal length estimated by the depth network"
+        camera = Camera.create(data["camera"]["focal_px"], data["camera"]["center_px"])
+        for person, joints_cam_m in zip(data["people"], joints, strict=True):
+            np.testing.assert_allclose(person["joints_cam_m"], joints_cam_m, rtol=1e-6)
+            np.testing.assert_allclose(joints_cam_m[H36M_17.root_index], person["root_cam_m"], atol=1e-5)
+            projected = camera_to_pixel(joints_cam_m, camera)
+            in_front = joints_cam_m[:, 2] > 0
+            np.testing.assert_allclose(np.array(person["joints_px"], float)[in_front], projected[in_front], rtol=1e-3)
+            assert len(person["confidences"]) == 17 and len(person["box"]) == 4
+        assert data["model"]["model_type"] == "cnn" and len(data["model"]["sha256"]) == 64
+    assert sum(len(result_of(request_["output_folder"], s)[0]) for s in ("a", "sub/b")) == report.counts["people"]
+    assert json.loads((request_["output_folder"] / "infer_report.json").read_text())["counts"]["images"] == 2
+
+
+def test_batches_do_not_change_the_result(request_: dict, tmp_path: Path) -> None:
+    for size in (1, 2):
+        infer(**request_ | {"batch_size": size, "output_folder": tmp_path / str(size), "no_depth": True})
+    for stem in ("a", "sub/b"):
+        one, two = (result_of(tmp_path / str(size), stem)[0] for size in (1, 2))
+        np.testing.assert_allclose(one, two, atol=2e-3)
+
+
+def test_without_the_depth_network_the_camera_is_assumed_and_it_says_so(request_: dict) -> None:
+    infer(**request_ | {"no_depth": True, "depth_model_path": "/not/there", "fov_deg": 90.0})
+    joints, data = result_of(request_["output_folder"], "a")
+    assert data["camera"]["source"] == "assumed field of view of 90 degrees"
+    assert data["camera"]["focal_px"] == pytest.approx(32.0) and data["camera"]["center_px"] == [31.5, 23.5]
+    assert not data["depth_used"] and "depth" not in data["estimators"] and np.isfinite(joints).all()
+
+
+def test_legacy_npy_is_the_first_person_in_millimetres_about_the_root(request_: dict, tmp_path: Path) -> None:
+    infer(**request_)
+    infer(**request_ | {"legacy_npy": True, "output_folder": tmp_path / "legacy"})
+    joints, data = result_of(request_["output_folder"], "a")
+    legacy, _ = result_of(tmp_path / "legacy", "a")
+    assert legacy.shape == (17, 3) and legacy.dtype == np.float32
+    np.testing.assert_allclose(legacy, 1000 * (joints[0] - data["people"][0]["root_cam_m"]), atol=0.01)
+
+
+def test_an_image_without_people_is_an_empty_but_whole_result(request_: dict, blind_pose_model: str) -> None:
+    report = infer(**request_ | {"yolo_model_path": blind_pose_model, "visualize": True})
+    joints, data = result_of(request_["output_folder"], "a")
+    assert joints.shape == (0, 17, 3) and joints.dtype == np.float32 and data["people"] == []
+    assert report.exit_code == 0 and report.counts["images_without_people"] == 2
+    assert all((request_["output_folder"] / f"a_{ending}").is_file() for ending in PICTURES)
+    infer(**request_ | {"yolo_model_path": blind_pose_model, "legacy_npy": True})
+    assert np.isnan(result_of(request_["output_folder"], "a")[0]).all()
+
+
+def test_pictures_are_written_only_where_asked_for(request_: dict) -> None:
+    infer(**request_)
+    assert {path.name for path in request_["output_folder"].iterdir() if path.is_file()} == {
+        "a.json",
+        "a_pred_joints3d.npy",
+        "infer_report.json",
+    }
+    infer(**request_ | {"visualize": True})
+    for stem in ("a", "sub/b"):
+        for ending in PICTURES:
+            with Image.open(request_["output_folder"] / f"{stem}_{ending}") as picture:
+                assert np.asarray(picture).std() > 5, "something is drawn"
+    with Image.open(request_["output_folder"] / "a_original.jpg") as picture:
+        assert picture.size == (64, 48)
+
+
+def test_a_bad_image_is_named_and_the_others_come_out(request_: dict) -> None:
+    (request_["input_folder"] / "aa.jpg").write_text("no picture")
+    report = infer(**request_)
+    assert report.counts["images"] == 2 and report.exit_code == 1
+    assert report.skipped == {"unreadable image": ["aa.jpg (not an image)"]}
+
+
+def test_a_contradicting_model_type_is_refused(request_: dict) -> None:
+    infer(**request_ | {"model_type": "cnn", "no_depth": True})
+    with pytest.raises(ValueError, match="tiny.pth holds a cnn, not a transformer"):
+        infer(**request_ | {"model_type": "transformer"})
+
+
+def test_a_checkpoint_that_is_not_ours_is_refused(request_: dict, tmp_path: Path) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "foreign.pth")
+    with pytest.raises(ValueError, match="foreign.pth"):
+        infer(**request_ | {"checkpoint_path": tmp_path / "foreign.pth"})
+    with pytest.raises(FileNotFoundError, match="gone.pth"):
+        infer(**request_ | {"checkpoint_path": tmp_path / "gone.pth"})
+
+
+def test_bad_folders_are_one_clear_line(request_: dict, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere is missing"):
+        infer(**request_ | {"input_folder": tmp_path / "nowhere"})
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no images in .*empty"):
+        infer(**request_ | {"input_folder": tmp_path / "empty"})
+    with pytest.raises(ValueError, match="is the input folder too"):
+        infer(**request_ | {"output_folder": request_["input_folder"]})
+
+
+def test_results_below_the_input_are_not_taken_for_images(request_: dict) -> None:
+    inside = request_ | {"output_folder": request_["input_folder"] / "results", "visualize": True, "no_depth": True}
+    infer(**inside)
+    assert infer(**inside).inputs == 2
+
+
+def test_real_photographs_go_through_from_end_to_end(request_: dict, samples: Path) -> None:
+    import ultralytics
+
+    weights = samples / "weights" / "yolov8n-pose.pt"
+    assets = Path(ultralytics.__file__).parent / "assets"
+    infer(**request_ | {"input_folder": assets, "yolo_model_path": str(weights), "visualize": True})
+    assert result_of(request_["output_folder"], "bus")[0].shape == (4, 17, 3)
+    assert result_of(request_["output_folder"], "zidane")[0].shape == (2, 17, 3)

@@ -1,0 +1,178 @@
+"""Preprocessing folders: complete, resumable, the same whatever the batches, and never stopped by a bad image."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from humanpose3d import preprocess
+from humanpose3d.preprocess import preprocess_folders
+from humanpose3d.reports import StageReport
+from humanpose3d.sidecars import is_complete, read_sidecar, write_sidecar
+
+SIZES = {"s1/a.jpg": (64, 48), "s1/b.jpg": (64, 48), "s1/deep/a.png": (40, 90), "s2/Directions 1.54_01.jpg": (64, 64)}
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(5)
+    for name, (width, height) in SIZES.items():
+        path = tmp_path / "frames" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8)).save(path)
+    return tmp_path / "frames"
+
+
+@pytest.fixture
+def networks(tiny_pose_model: str, tiny_depth_model: str) -> dict[str, Any]:
+    return {"yolo_model": tiny_pose_model, "depth_model": tiny_depth_model, "device": "cpu"}
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "preprocess_report.json")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def test_every_image_gets_its_sidecar_in_the_same_subfolder(frames: Path, tmp_path: Path, networks: dict) -> None:
+    report = preprocess_folders(frames, tmp_path / "out", **networks, batch_size=3)
+    assert report.exit_code == 0 and report.counts["frames"] == report.inputs == len(SIZES)
+    for name, size in SIZES.items():
+        sidecar = read_sidecar(tmp_path / "out" / name.rpartition(".")[0])
+        assert sidecar.image_size_wh == size and sidecar.depth_size == size
+        assert sidecar.people and sidecar.focal_px is not None and sidecar.focal_px > 0
+        assert set(sidecar.estimators) == {"keypoints", "depth"}
+        assert len(sidecar.estimators["depth"]["sha256"]) == 64
+    written = json.loads((tmp_path / "out" / "preprocess_report.json").read_text())
+    assert written["counts"]["frames"] == 4 and written["summary"] == report.summary
+    assert not list((tmp_path / "out").rglob("*.tmp"))
+
+
+def test_batches_do_not_change_what_is_found(frames: Path, tmp_path: Path, networks: dict) -> None:
+    for size in (1, 4):
+        preprocess_folders(frames, tmp_path / str(size), **networks, batch_size=size)
+    for name in SIZES:
+        one, four = (read_sidecar(tmp_path / str(size) / name.rpartition(".")[0]) for size in (1, 4))
+        assert len(one.people) == len(four.people)
+        for a, b in zip(one.people, four.people, strict=True):
+            np.testing.assert_allclose(a.keypoints_px, b.keypoints_px, atol=0.01)
+
+
+def test_complete_frames_are_left_alone_and_need_no_weights(frames: Path, tmp_path: Path, networks: dict) -> None:
+    preprocess_folders(frames, tmp_path / "out", **networks)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("a*")}
+    nothing = {"yolo_model": "/not/there.pt", "depth_model": "/not/there", "device": "cpu"}
+    report = preprocess_folders(frames, tmp_path / "out", **nothing)
+    assert report.counts["complete_before"] == 4 and not report.counts["frames"]
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("a*")}
+    with pytest.raises(FileNotFoundError, match="/not/there.pt is missing"):
+        preprocess_folders(frames, tmp_path / "out", **nothing, overwrite=True)
+
+
+def test_a_half_written_frame_is_done_again(frames: Path, tmp_path: Path, networks: dict) -> None:
+    preprocess_folders(frames, tmp_path / "out", **networks)
+    whole = files_of(tmp_path / "out")
+    (tmp_path / "out" / "s1" / "a.json").write_bytes(whole["s1/a.json"][:40])
+    (tmp_path / "out" / "s1" / "b_depth.png").unlink()
+    report = preprocess_folders(frames, tmp_path / "out", **networks)
+    assert report.counts["frames"] == 2 and report.counts["complete_before"] == 2
+    assert set(files_of(tmp_path / "out")) == set(whole)
+    assert is_complete(tmp_path / "out" / "s1" / "a", depth=True)
+
+
+def test_a_run_that_was_killed_goes_on(
+    frames: Path, tmp_path: Path, networks: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preprocess_folders(frames, tmp_path / "straight", **networks, batch_size=1)
+    written = []
+
+    def write_two(path_stem: Path, sidecar: Any) -> None:
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(path_stem)
+        write_sidecar(path_stem, sidecar)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(preprocess, "write_sidecar", write_two)
+        preprocess_folders(frames, tmp_path / "broken", **networks, batch_size=1)
+    assert sum(is_complete(stem, depth=True) for stem in written) == 2
+    report = preprocess_folders(frames, tmp_path / "broken", **networks, batch_size=1)
+    assert report.counts["complete_before"] == 2
+    assert files_of(tmp_path / "broken") == files_of(tmp_path / "straight")
+
+
+def test_a_bad_image_is_named_and_does_not_stop_the_run(frames: Path, tmp_path: Path, networks: dict) -> None:
+    (frames / "s1" / "aa.jpg").write_text("no picture")
+    report = preprocess_folders(frames, tmp_path / "out", **networks)
+    assert report.counts["frames"] == 4 and report.exit_code == 1
+    assert report.skipped == {"unreadable image": ["s1/aa.jpg (not an image)"]}
+    assert preprocess_folders(frames, tmp_path / "out", **networks, max_bad=0.5).exit_code == 0
+    assert not (tmp_path / "out" / "s1" / "aa.json").exists()
+
+
+def test_without_depth_there_are_keypoints_only_and_depth_can_follow(
+    frames: Path, tmp_path: Path, networks: dict
+) -> None:
+    keypoints_only = networks | {"depth_model": "/not/there", "no_depth": True}
+    preprocess_folders(frames, tmp_path / "out", **keypoints_only)
+    assert not list((tmp_path / "out").rglob("*.png"))
+    sidecar = read_sidecar(tmp_path / "out" / "s1" / "a")
+    assert sidecar.people and sidecar.depth_m is None and sidecar.focal_px is None
+    assert preprocess_folders(frames, tmp_path / "out", **keypoints_only).counts["complete_before"] == 4
+    assert preprocess_folders(frames, tmp_path / "out", **networks).counts["frames"] == 4
+    assert read_sidecar(tmp_path / "out" / "s1" / "a").depth_m is not None
+
+
+def test_sidecars_may_lie_beside_or_below_the_images(frames: Path, tmp_path: Path, networks: dict) -> None:
+    for target in (frames, frames / "processed"):
+        preprocess_folders(frames, target, **networks)
+        report = preprocess_folders(frames, target, **networks)
+        assert report.inputs == report.counts["complete_before"] == len(SIZES)
+        if target != frames:
+            continue
+        for path in frames.rglob("*_depth.png"):
+            path.unlink()
+
+
+def test_an_image_whose_sidecar_would_be_anothers_is_named(frames: Path, tmp_path: Path, networks: dict) -> None:
+    Image.new("RGB", (20, 20)).save(frames / "s1" / "a.png")
+    report = preprocess_folders(frames, tmp_path / "out", **networks)
+    assert report.skipped == {"same name as another image but for its ending": ["s1/a.png"]}
+
+
+def test_people_nobody_found_are_a_complete_frame(frames: Path, tmp_path: Path, blind_pose_model: str) -> None:
+    arguments = {"yolo_model": blind_pose_model, "no_depth": True, "device": "cpu"}
+    report = preprocess_folders(frames, tmp_path / "out", **arguments)
+    assert report.counts["frames_without_people"] == 4 and report.exit_code == 0
+    assert read_sidecar(tmp_path / "out" / "s1" / "a").people == []
+
+
+def test_bad_folders_are_one_clear_line(tmp_path: Path, networks: dict) -> None:
+    def run(source: Path, target: Path) -> StageReport:
+        return preprocess_folders(source, target, **networks)
+
+    with pytest.raises(FileNotFoundError, match="nowhere is missing"):
+        run(tmp_path / "nowhere", tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no images in .*empty"):
+        run(tmp_path / "empty", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    Image.new("RGB", (20, 20)).save(tmp_path / "empty" / "a.png")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="file is or lies in a file"):
+        run(tmp_path / "empty", tmp_path / "file")
+
+
+def test_a_full_disk_is_told_with_the_file(
+    frames: Path, tmp_path: Path, networks: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Path, content: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"_depth.png cannot be written \(No space left on device\)"):
+        preprocess_folders(frames, tmp_path / "out", **networks)

@@ -1,0 +1,92 @@
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from humanpose3d.config import LossWeights, TrainConfig
+from humanpose3d.runs import find_checkpoint, new_run, resumed_config, run_of, settings_dict, write_settings
+
+CONFIG = TrainConfig(chunks_dir="data")
+
+
+def make_run(log_dir: Path, name: str, age_s: int = 0) -> Path:
+    last = log_dir / name / "checkpoints" / "last.pth"
+    last.parent.mkdir(parents=True)
+    last.touch()
+    os.utime(last, (1e9 - age_s, 1e9 - age_s))
+    return last
+
+
+def test_a_run_without_a_name_gets_the_date_and_never_another_ones_folder(tmp_path):
+    first = new_run(tmp_path, None)
+    first.mkdir()
+    assert new_run(tmp_path, None) != first
+    assert first.parent == tmp_path
+
+
+def test_a_name_that_is_taken_is_refused_with_both_ways_out(tmp_path):
+    make_run(tmp_path, "mine")
+    with pytest.raises(ValueError, match="--resume mine"):
+        new_run(tmp_path, "mine")
+
+
+def test_a_name_with_a_slash_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="plain folder name"):
+        new_run(tmp_path, "a/b")
+
+
+def test_a_run_is_found_by_name_by_folder_and_by_checkpoint(tmp_path):
+    last = make_run(tmp_path, "mine")
+    for resume in ("mine", str(tmp_path / "mine"), str(last)):
+        assert find_checkpoint(resume, tmp_path) == last
+    assert run_of(last) == tmp_path / "mine"
+
+
+@pytest.mark.parametrize("resume", ["", "latest"])
+def test_resume_alone_takes_the_newest_run(tmp_path, resume):
+    make_run(tmp_path, "a", age_s=0)
+    make_run(tmp_path, "b", age_s=100)
+    assert find_checkpoint(resume, tmp_path) == tmp_path / "a/checkpoints/last.pth"
+
+
+@pytest.mark.parametrize("resume", ["", "nowhere"])
+def test_nothing_to_resume_is_said_with_the_place(tmp_path, resume):
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
+        find_checkpoint(resume, tmp_path)
+
+
+def test_a_run_killed_before_its_first_checkpoint_is_named(tmp_path):
+    (tmp_path / "young" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="before its first checkpoint"):
+        find_checkpoint("young", tmp_path)
+
+
+def test_resuming_takes_the_settings_that_were_not_asked_for_from_the_run():
+    stored = settings_dict(replace(CONFIG, batch_size=32, random_seed=7, learning_rate=0.01))
+    config, changes = resumed_config(replace(CONFIG, resume="mine", batch_size=32), stored)
+    assert (config.batch_size, config.random_seed, config.learning_rate) == (32, 7, 0.01)
+    assert config.resume == "mine" and not changes
+
+
+def test_resuming_may_go_on_for_longer_on_another_machine():
+    stored = settings_dict(replace(CONFIG, epochs=3, num_workers=1, device="cuda"))
+    config, changes = resumed_config(replace(CONFIG, epochs=9, num_workers=5, device="cpu"), stored)
+    assert (config.epochs, config.num_workers, config.device) == (9, 5, "cpu")
+    assert changes == ["epochs: 3 -> 9"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"batch_size": 7}, {"random_seed": 1}, {"train_chunks": (1,)}, {"weights": LossWeights(mse=2.0)}]
+)
+def test_resuming_as_another_run_is_refused_by_the_settings_name(change):
+    with pytest.raises(ValueError, match=next(iter(change))):
+        resumed_config(replace(CONFIG, **change), settings_dict(CONFIG))
+
+
+def test_a_runs_settings_are_a_config_file(tmp_path):
+    write_settings(tmp_path, replace(CONFIG, exp="mine", batch_size=3, weights=LossWeights(mse=2.0)))
+    values = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert values["batch_size"] == 3 and values["weights"]["mse"] == 2.0
+    assert "exp" not in values
