@@ -1,0 +1,106 @@
+"""How good poses are, in millimetres: sums and counts are gathered over an evaluation and divided once, at its end.
+
+`PoseMetrics` is a torchmetrics metric: several processes' sums are added before the division.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from humanpose3d.models.common import PosePrediction
+from humanpose3d.sample import PoseBatch
+from humanpose3d.skeletons import Skeleton
+
+MM_PER_M = 1000.0
+ALIGNABLE_JOINTS = 3  # fewer joints than this fit anything after a similarity alignment
+
+
+class PoseMetrics(Metric):
+    """MPJPE, PA-MPJPE, absolute MPJPE and root error over an evaluation.
+
+    MPJPE is root-relative and its mean includes the root itself, as in Human3.6M's protocol 1. Only labelled joints of
+    `counted` samples count; MPJPE and the root error need a labelled root, PA-MPJPE three labelled joints.
+    """
+
+    full_state_update = False
+    higher_is_better = False
+    relative_sum: Tensor
+    relative_count: Tensor
+    aligned_sum: Tensor
+    aligned_count: Tensor
+    absolute_sum: Tensor
+    absolute_count: Tensor
+    root_sum: Tensor
+    root_count: Tensor
+
+    def __init__(self, skeleton: Skeleton) -> None:
+        super().__init__()
+        self.skeleton = skeleton
+        for name, shape in (("relative", (len(skeleton),)), ("aligned", ()), ("absolute", ()), ("root", ())):
+            self.add_state(f"{name}_sum", torch.zeros(shape), dist_reduce_fx="sum")  # metres
+            self.add_state(f"{name}_count", torch.zeros(shape, dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, prediction: PosePrediction, batch: PoseBatch) -> None:
+        """Add a batch with labels."""
+        assert batch.joints_cam_m is not None and batch.joint_mask is not None
+        labels_m, mask = batch.joints_cam_m, batch.joint_mask & batch.counted[:, None]
+        root = self.skeleton.root_index
+        root_mask = mask[:, root]
+        relative_mask = mask & root_mask[:, None]
+        relative_m = joint_error(prediction.joints_rel_m, labels_m - labels_m[:, root, None])
+        self.relative_sum += (relative_m * relative_mask).sum(0)
+        self.relative_count += relative_mask.sum(0)
+        aligned_mask = mask & (mask.sum(1, keepdim=True) >= ALIGNABLE_JOINTS)
+        aligned_m = joint_error(similarity_align(prediction.joints_rel_m, labels_m, mask), labels_m)
+        self.aligned_sum += (aligned_m * aligned_mask).sum()
+        self.aligned_count += aligned_mask.sum()
+        self.absolute_sum += (joint_error(prediction.joints_cam_m, labels_m) * mask).sum()
+        self.absolute_count += mask.sum()
+        self.root_sum += (joint_error(prediction.root_cam_m, labels_m[:, root]) * root_mask).sum()
+        self.root_count += root_mask.sum()
+
+    def compute(self) -> dict[str, Tensor]:
+        """Scalars in mm: mpjpe_mm, pa_mpjpe_mm, absolute_mpjpe_mm, root_error_mm, and mpjpe_mm/<joint> of each joint.
+
+        NaN where nothing counted.
+        """
+        summary = {
+            "mpjpe_mm": _mean_mm(self.relative_sum.sum(), self.relative_count.sum()),
+            "pa_mpjpe_mm": _mean_mm(self.aligned_sum, self.aligned_count),
+            "absolute_mpjpe_mm": _mean_mm(self.absolute_sum, self.absolute_count),
+            "root_error_mm": _mean_mm(self.root_sum, self.root_count),
+        }
+        by_joint = _mean_mm(self.relative_sum, self.relative_count)
+        return summary | {f"mpjpe_mm/{joint}": by_joint[i] for i, joint in enumerate(self.skeleton.joints)}
+
+
+def joint_error(predicted_m: Tensor, labels_m: Tensor) -> Tensor:
+    """[... 3], [... 3] -> [...]: distance, metres."""
+    return (predicted_m.float() - labels_m.float()).norm(dim=-1)
+
+
+def similarity_align(predicted_m: Tensor, labels_m: Tensor, mask: Tensor) -> Tensor:
+    """The predicted joints scaled, rotated and moved onto the labels with the least squared error. [B J 3] -> [B J 3].
+
+    mask: bool [B J], the joints that take part; all are moved. A mirror image is never turned into the other hand
+    (Umeyama 1991). Works in float64 on the CPU, which beats a GPU at many 3x3 decompositions, and MPS has neither.
+    """
+    weight = mask.cpu().double()[..., None]
+    predicted, labels = predicted_m.detach().cpu().double(), labels_m.detach().cpu().double()
+    number = weight.sum(1, keepdim=True).clamp(min=1)
+    predicted_middle = (weight * predicted).sum(1, keepdim=True) / number
+    labels_middle = (weight * labels).sum(1, keepdim=True) / number
+    predicted, labels = predicted - predicted_middle, labels - labels_middle
+    u, spread, vt = torch.linalg.svd((weight * labels).mT @ predicted)  # sum of label x predicted^T
+    hand = torch.ones_like(spread)
+    hand[:, 2] = torch.linalg.det(u @ vt).sign()
+    rotation = (u * hand[:, None]) @ vt  # column vectors: label = rotation @ predicted
+    variance = (weight * predicted.square()).sum((1, 2)).clamp(min=1e-12)
+    scale = ((spread * hand).sum(1) / variance)[:, None, None]
+    return (scale * predicted @ rotation.mT + labels_middle).to(predicted_m)
+
+
+def _mean_mm(total_m: Tensor, count: Tensor) -> Tensor:
+    return MM_PER_M * total_m / count

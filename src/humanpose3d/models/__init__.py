@@ -1,0 +1,28 @@
+"""The networks by name. A new one: a file here, its config in model_config.py, a line in MODELS, a shape test."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from humanpose3d.model_config import ModelConfig
+from humanpose3d.models.cnn import CNNPoseEstimation
+from humanpose3d.models.common import PosePrediction
+from humanpose3d.models.transformers import TransformerPoseEstimation
+
+MODELS: dict[str, type[nn.Module]] = {"cnn": CNNPoseEstimation, "transformer": TransformerPoseEstimation}
+
+__all__ = ["MODELS", "CNNPoseEstimation", "PosePrediction", "TransformerPoseEstimation", "build_model"]
+
+
+def build_model(config: ModelConfig, *, pretrained: bool = False) -> nn.Module:
+    """The untrained network of that configuration; random numbers come from torch's global generator.
+
+    pretrained: start from published ImageNet weights; ValueError for a network that has none.
+    """
+    if config.model_type not in MODELS:
+        raise ValueError(f"unknown model type '{config.model_type}'; known: {', '.join(MODELS)}")
+    if not pretrained:
+        return MODELS[config.model_type](config)
+    if config.model_type != "transformer":
+        raise ValueError(f"there are no pretrained weights for the {config.model_type}; train without --pretrained")
+    return TransformerPoseEstimation(config, pretrained=True)  # type: ignore[arg-type]

@@ -1,0 +1,295 @@
+"""A training step on lightning, and what follows it: scalars, validation, checkpoints, a word to the user.
+
+Knows a task, a model and a loader only by what it calls on them; opening data and run folders is `train.py`'s.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from torch.utils.tensorboard import SummaryWriter
+
+from humanpose3d.config import TrainConfig
+from humanpose3d.models.checkpoint import ENTRY
+from humanpose3d.remotes import whole_file
+from humanpose3d.reports import QUIET_INTERVAL_S
+from humanpose3d.runs import BEST, LAST, checkpoints_folder
+from humanpose3d.sample import PoseBatch
+from humanpose3d.tasks.evaluation import Scores
+from humanpose3d.tasks.lifting import LiftingTask
+
+NAMED_IN_AN_ERROR = 5  # samples listed where the loss is not a number
+
+
+class Loaders(NamedTuple):
+    """A process's batches. The training one has a constant length, and a state that is its position."""
+
+    train: Any
+    val: Any
+
+
+class TrainingModule(lightning.LightningModule):
+    """Model, loss and optimizer. `batches_seen` is the run's clock: the random numbers of a step follow from it."""
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        task: LiftingTask,
+        config: TrainConfig,
+        make_loaders: Callable[[int, int], Loaders],
+        entry: Mapping[str, str],
+    ) -> None:
+        """make_loaders: (rank, world_size) -> this process's. entry: what a checkpoint says of its model."""
+        super().__init__()
+        self.model, self.task, self.config = model, task, config
+        self._make_loaders, self._entry = make_loaders, entry
+        self.loaders: Loaders
+        self.batches_seen = 0  # global batches, over all epochs
+        self.best_mpjpe_mm, self.best_step = math.inf, 0
+        self.step_scalars: dict[str, float] = {}  # of the last optimizer step: means over its batches
+        self._gradient_norm = torch.zeros(())
+        self._window: list[tuple[list[str], dict[str, torch.Tensor]]] = []  # keys and scalars of the batches since it
+
+    def setup(self, stage: str) -> None:
+        self.loaders = self._make_loaders(self.trainer.global_rank, self.trainer.world_size)
+
+    def train_dataloader(self) -> Any:
+        return self.loaders.train
+
+    def training_step(self, batch: PoseBatch, batch_idx: int) -> torch.Tensor:
+        # Checkpoints hold no random state: dropout is a function of seed and batch, and so repeats itself.
+        torch.manual_seed(_batch_seed(self.config.random_seed, self.batches_seen, self.global_rank))
+        scalars = self.task.training_scalars(self.model, batch)
+        self._window.append((batch.keys, {name: value.detach().float() for name, value in scalars.items()}))
+        self.batches_seen += 1
+        return scalars["loss"]
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Reads the step's scalars (its only wait for the device), and stops before a bad one spoils the weights."""
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        self._gradient_norm = torch.nn.utils.get_total_norm(gradients)
+        names = list(self._window[0][1])
+        means = [torch.stack([scalars[name] for _, scalars in self._window]).mean() for name in names]
+        # Of all processes together, so that all stop together.
+        together = self.trainer.strategy.reduce(torch.stack([*means, self._gradient_norm]), reduce_op="mean")
+        self.step_scalars = dict(zip([*names, "gradient_norm"], together.tolist(), strict=True))
+        bad = {name for name, value in self.step_scalars.items() if not math.isfinite(value)}
+        if self.trainer.precision == "16-mixed":
+            bad.discard("gradient_norm")  # infinite now and then: lightning's scaler skips the step
+        if bad:
+            raise ValueError(self._not_finite(bad))
+        self.step_scalars["learning_rate"] = optimizer.param_groups[0]["lr"]
+        self._window.clear()
+
+    def _not_finite(self, bad: set[str]) -> str:
+        keys = [
+            key
+            for keys, scalars in self._window
+            if bad == {"gradient_norm"} or not all(bool(torch.isfinite(value)) for value in scalars.values())
+            for key in keys
+        ]
+        named = ", ".join(keys[:NAMED_IN_AN_ERROR]) + (", ..." if len(keys) > NAMED_IN_AN_ERROR else "")
+        return (
+            f"the {'gradient' if bad == {'gradient_norm'} else 'loss'} is not a number after step "
+            f"{self.trainer.global_step}, with samples {named or 'of another process'}; the checkpoints are from "
+            "before: look at those samples, or lower --learning-rate, and --resume"
+        )
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        if gradient_clip_val:
+            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), gradient_clip_val, self._gradient_norm)
+
+    def configure_optimizers(self) -> Any:
+        config = self.config
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},  # biases and norms
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
+        total, warm_up = self.total_steps, min(config.warmup_steps, self.total_steps // 10)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_up_cosine(step, warm_up, total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run; an epoch's last batches make a step of their own."""
+        steps = self.config.epochs * math.ceil(len(self.loaders.train) / self.config.gradient_accumulation_steps)
+        return min(steps, self.config.max_steps) if self.config.max_steps > 0 else steps
+
+    @property
+    def samples_per_step(self) -> int:
+        """Samples of an optimizer step, over all processes."""
+        return self.config.batch_size * min(self.config.gradient_accumulation_steps, len(self.loaders.train))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # As text: plain values only, so that torch.load(weights_only=True) reads it.
+        state: dict[str, float | None] = {"batches_seen": self.batches_seen, "best_step": self.best_step}
+        state |= {"best_mpjpe_mm": self.best_mpjpe_mm if math.isfinite(self.best_mpjpe_mm) else None}
+        checkpoint[ENTRY] = {**self._entry, "training": json.dumps(state)}
+        # Lightning 2.6 miscounts epochs after going on from an epoch's end, and a second resume would train too long.
+        epoch = (self.batches_seen - 1) // len(self.loaders.train)
+        counts = {"ready": epoch + 1, "started": epoch + 1, "processed": epoch, "completed": epoch}
+        checkpoint["loops"]["fit_loop"]["epoch_progress"] = {"total": dict(counts), "current": dict(counts)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = json.loads(checkpoint[ENTRY]["training"])
+        self.batches_seen, self.best_step = state["batches_seen"], state["best_step"]
+        self.best_mpjpe_mm = math.inf if state["best_mpjpe_mm"] is None else state["best_mpjpe_mm"]
+
+
+def warm_up_cosine(step: int, warm_up: int, total: int) -> float:
+    """Learning rate of a step (from 0) as a share of the highest: up in a line, then down along half a cosine."""
+    if step < warm_up:
+        return (step + 1) / (warm_up + 1)
+    return 0.5 * (1.0 + math.cos(math.pi * min((step - warm_up) / max(total - warm_up, 1), 1.0)))
+
+
+def _batch_seed(seed: int, batch: int, rank: int) -> int:
+    """Well apart for neighbouring batches and ranks: Philox and Mersenne generators both mix a 64-bit seed."""
+    return (seed * 0x9E3779B97F4A7C15 + batch * 0xBF58476D1CE4E5B9 + rank * 0x94D049BB133111EB) % 2**63
+
+
+class RunKeeper(Callback):
+    """After each optimizer step: scalars, validation and checkpoints where due, and a line for the user.
+
+    Validation and checkpoints wait for the end of an optimizer step, so that no half-accumulated gradient is lost.
+    """
+
+    def __init__(self, run: Path, config: TrainConfig, validate: Callable[[torch.nn.Module, Any], Scores]) -> None:
+        self.run, self.config, self._validate = run, config, validate
+        self.scores: Scores | None = None  # the last validation's
+        self.samples, self.seconds = 0, 0.0  # trained on by this call, validation's time left out
+        self._writer: SummaryWriter | None = None
+        self._step = self._batches = 0
+        self._told = self._mark = time.monotonic()
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        assert isinstance(pl_module, TrainingModule)
+        self._step, self._batches = trainer.global_step, pl_module.batches_seen
+        if trainer.is_global_zero:
+            # A killed run may have written beyond its last checkpoint: those steps are taken again.
+            self._writer = SummaryWriter(str(self.run), purge_step=self._step + 1 if self._step else None)
+        self._told = self._mark = time.monotonic()
+
+    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        self._close()
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, TrainingModule)
+        if trainer.global_step == self._step:
+            return
+        samples = (pl_module.batches_seen - self._batches) * self.config.batch_size
+        seconds = max(time.monotonic() - self._mark, 1e-9)
+        self.samples, self.seconds = self.samples + samples, self.seconds + seconds
+        pl_module.step_scalars["samples_per_second"] = samples / seconds
+        self._write("train", pl_module.step_scalars, trainer.global_step)
+        self._tell(trainer, pl_module)
+        finished = trainer.is_last_batch or trainer.global_step == trainer.max_steps
+        validates = finished or _passed(self._batches, pl_module.batches_seen, self.config.eval_interval)
+        if validates:
+            self._validate_and_keep_best(trainer, pl_module)
+        if _passed(self._step, trainer.global_step, self.config.checkpoint_interval):
+            self._save(trainer, [LAST, f"step_{trainer.global_step}.pth"])
+        elif validates:
+            self._save(trainer, [LAST])
+        self._step, self._batches, self._mark = trainer.global_step, pl_module.batches_seen, time.monotonic()
+
+    def _validate_and_keep_best(self, trainer: lightning.Trainer, module: TrainingModule) -> None:
+        module.eval()
+        with torch.inference_mode(), trainer.precision_plugin.forward_context():
+            self.scores = self._validate(module.model, module.loaders.val)
+        module.train()
+        self._write("val", self.scores.values, trainer.global_step)
+        if self._writer is not None:
+            for number, picture in enumerate(self.scores.previews):
+                self._writer.add_image(f"val/preview_{number}", picture, trainer.global_step, dataformats="HWC")
+            self._writer.flush()
+        if self.scores.values["mpjpe_mm"] < module.best_mpjpe_mm:
+            module.best_mpjpe_mm, module.best_step = self.scores.values["mpjpe_mm"], trainer.global_step
+            self._save(trainer, [BEST])
+
+    def _save(self, trainer: lightning.Trainer, names: Sequence[str]) -> None:
+        """One checkpoint under each of the names, whole or not there. All processes come here, the first writes."""
+        first, *others = [checkpoints_folder(self.run) / name for name in names]
+        if not trainer.is_global_zero:
+            trainer.save_checkpoint(first)
+            return
+        with whole_file(first) as path:
+            trainer.save_checkpoint(path)
+            for other in others:
+                _duplicate(path, other)
+
+    def _write(self, stage: str, scalars: Mapping[str, float], step: int) -> None:
+        """'mse' as 'train/mse'; what is no quality of the predictions stands by itself."""
+        if self._writer is not None:
+            for name, value in scalars.items():
+                tag = name if name in ("learning_rate", "samples_per_second") else f"{stage}/{name}"
+                self._writer.add_scalar(tag, value, step)
+
+    def _tell(self, trainer: lightning.Trainer, module: TrainingModule) -> None:
+        """A line now and then where no bar is drawn."""
+        if sys.stderr.isatty() or not trainer.is_global_zero or time.monotonic() - self._told < QUIET_INTERVAL_S:
+            return
+        self._told = time.monotonic()
+        scalars, step, total = module.step_scalars, trainer.global_step, module.total_steps
+        rate = self.samples / self.seconds
+        seconds_left = (total - step) * module.samples_per_step / rate
+        print(
+            f"step {step}/{total}, epoch {trainer.current_epoch + 1}/{self.config.epochs}: "
+            f"loss {scalars['loss']:.4f}, mpjpe {scalars['mpjpe_mm']:.1f} mm, "
+            f"{rate:.0f} samples/s, {seconds_left:.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+class TrainingBar(TQDMProgressBar):
+    """The bar drawn on a terminal, with the last step's figures."""
+
+    def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
+        assert isinstance(pl_module, TrainingModule)
+        shown = ("loss", "mpjpe_mm", "samples_per_second")
+        return {name: f"{pl_module.step_scalars[name]:.4g}" for name in shown if name in pl_module.step_scalars}
+
+
+def _passed(before: int, now: int, interval: int) -> bool:
+    """Whether counting from `before` to `now` met a multiple of `interval`."""
+    return now // interval > before // interval
+
+
+def _duplicate(source: Path, target: Path) -> None:
+    """The same content under a second name: a hard link where the file system has them, else a copy."""
+    with whole_file(target) as path:
+        try:
+            os.link(source, path)
+        except OSError:
+            shutil.copyfile(source, path)

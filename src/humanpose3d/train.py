@@ -1,0 +1,437 @@
+"""Chunks -> checkpoints and TensorBoard, on lightning: the trainer put together; and the measuring of a checkpoint.
+
+What goes with a model is `tasks/`'s, a step and what follows it `tasks/training.py`'s, run folders `runs.py`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import lightning
+import orjson
+import torch
+from torch import nn
+
+from humanpose3d.chunks.layout import has_chunks
+from humanpose3d.config import LossWeights, TrainConfig
+from humanpose3d.dataset.augmentation import FitView, PoseAugmentor
+from humanpose3d.dataset.chunked_dataset import StreamingChunkedDataset, StreamingLoader
+from humanpose3d.dataset.collator import Human36MCollator
+from humanpose3d.files import make_folder, write_report
+from humanpose3d.model_config import ModelConfig, model_config
+from humanpose3d.models import build_model
+from humanpose3d.models.checkpoint import LoadedModel, describe, load_model
+from humanpose3d.remotes import Store, open_store
+from humanpose3d.reports import StageReport, progress
+from humanpose3d.runs import (
+    BEST,
+    LAST,
+    checkpoints_folder,
+    find_checkpoint,
+    new_run,
+    resumed_config,
+    run_of,
+    settings_dict,
+    write_settings,
+)
+from humanpose3d.tasks import TASKS, LiftingTask
+from humanpose3d.tasks.evaluation import Scores, evaluate, mean_pose, score_mean_pose
+from humanpose3d.tasks.training import Loaders, RunKeeper, TrainingBar, TrainingModule
+
+PREVIEWS = 4  # validation pictures in TensorBoard
+LABEL_BATCH = 256  # samples at a time where only labels are read
+SUMMARY = {
+    "mpjpe_mm": "MPJPE",
+    "pa_mpjpe_mm": "PA-MPJPE",
+    "absolute_mpjpe_mm": "absolute MPJPE",
+    "root_error_mm": "root error",
+}
+
+
+def train_model(config: TrainConfig) -> StageReport:
+    """Train, go on with a run, or, with `evaluate`, measure a checkpoint. Writes <stage>_report.json into the run.
+
+    ValueError and OSError say in one line what is wrong with the request or the data.
+    """
+    if config.evaluate:
+        return evaluate_checkpoint(config)
+    if config.max_steps == 0 or config.max_steps < -1:
+        raise ValueError(f"--max-steps {config.max_steps} trains nothing; give a number above 0, or -1 for no limit")
+    with _quiet_lightning():
+        if not config.fast_dev_run:
+            return _train(config)
+        if config.resume is not None:
+            raise ValueError("--fast-dev-run is a run of its own; leave out --resume")
+        with tempfile.TemporaryDirectory(prefix="hp3d-") as folder:
+            report = _train(replace(config, log_dir=Path(folder), exp=None, epochs=1))
+        report.summary = "one training and one validation batch went through everything; nothing is kept"
+        return report
+
+
+def evaluate_checkpoint(config: TrainConfig) -> StageReport:
+    """The scores of `config.checkpoint` on the validation chunks, beside those of the mean training pose.
+
+    facts: mpjpe_mm, pa_mpjpe_mm, absolute_mpjpe_mm, root_error_mm, mean_pose_mpjpe_mm (None without training chunks),
+    by_action, by_joint_mm. Writes evaluate_report.json into the checkpoint's run, or beside a file that lies in none.
+    """
+    if config.checkpoint is None:
+        raise ValueError("--evaluate needs --checkpoint PATH, such as logs/RUN/checkpoints/best_model.pth")
+    report = StageReport("evaluate")
+    device = _device(config.device)
+    loaded = load_model(config.checkpoint, device)
+    train_store, val_store = find_sets(config, evaluating=True)
+    val_set = _validation_set(config, val_store, loaded.config)
+    scores = _measure(loaded, _validation_loader(config, val_set, loaded.config), device)
+    pose_mpjpe_mm = mean_pose_error(config, train_store, val_store, loaded.config) if train_store else None
+    _add_scores(report, scores)
+    report.inputs = len(val_set)
+    report.facts |= {
+        "checkpoint": str(config.checkpoint),
+        "model_type": loaded.config.model_type,
+        "skeleton": loaded.config.skeleton,
+        "subjects": sorted({name for entry in val_set.entries for name in entry.subjects}),
+        "mean_pose_mpjpe_mm": pose_mpjpe_mm,
+        "by_action": scores.by_action,
+    }
+    beside = "" if pose_mpjpe_mm is None else f"; always answering the mean training pose: {pose_mpjpe_mm:.1f} mm"
+    report.summary = f"{_in_words(scores)} on {scores.samples} samples of {val_store.location}{beside}"
+    write_report(run_of(config.checkpoint) or config.checkpoint.parent, report)
+    return report
+
+
+def mean_pose_error(config: TrainConfig, train_store: Store, val_store: Store, model: ModelConfig) -> float:
+    """MPJPE in mm, on the validation chunks, of always answering with the mean pose of the training chunks."""
+    skeleton = TASKS[model.model_type](model, config.weights, config.target).skeleton
+    training = _labels(config, train_store, config.train_chunks, model)
+    with progress("mean training pose", len(training.dataset)) as bar:
+        pose_m = mean_pose(training, skeleton, advance=bar.advance)
+    return score_mean_pose(pose_m, _labels(config, val_store, config.val_chunks, model), skeleton)
+
+
+def find_sets(config: TrainConfig, *, evaluating: bool = False) -> tuple[Store | None, Store]:
+    """(training chunks, validation chunks) under ROOT and --val-dir. Training chunks may be absent when evaluating."""
+    root = open_store(config.chunks_dir)
+    folders = root.folders()
+    train = root.child("train") if "train" in folders else root if has_chunks(root) else None
+    held_out = [root.child(name) for name in ("val", "test") if name in folders]
+    val = open_store(config.val_dir) if config.val_dir is not None else held_out[0] if held_out else None
+    if train is None and not (evaluating and val is not None):
+        raise FileNotFoundError(
+            f"{root.location} holds no chunks: --chunks-dir takes a folder or remote:path with train/ and test/ (or "
+            "val/), or one folder of chunks beside --val-dir; dataset_split.py and dataset_rechunker.py make them"
+        )
+    if val is None:
+        raise FileNotFoundError(f"{root.location} has no validation chunks: neither val/ nor test/; give --val-dir")
+    return train, val
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where a run begins: anew, from another run's weights, or where it was."""
+
+    config: TrainConfig
+    run: Path
+    checkpoint: Path | None = None  # to resume from
+    loaded: LoadedModel | None = None  # of the checkpoint to resume from, or of the one to take the weights from
+
+
+def _train(config: TrainConfig) -> StageReport:
+    report = StageReport("train")
+    start = _start(config)
+    config = start.config
+    train_store, val_store = find_sets(config)
+    assert train_store is not None
+    model, architecture = _model(start, train_store)
+    task = TASKS[architecture.model_type](architecture, config.weights, config.target)
+    train_set = _training_set(config, train_store, architecture)
+    val_set = _validation_set(config, val_store, architecture)
+
+    def make_loaders(rank: int, world_size: int) -> Loaders:
+        return Loaders(
+            _training_loader(config, train_set, architecture, rank, world_size),
+            _validation_loader(config, val_set, architecture, rank, world_size),
+        )
+
+    make_loaders(0, 1)  # what is wrong with the request shows before the run's folder is made
+    entry = describe(architecture, orjson.dumps(settings_dict(config)).decode())
+    module = TrainingModule(model, task, config, make_loaders, entry)
+    keeper = RunKeeper(start.run, config, _validator(config, task))
+    trainer = _trainer(config, keeper)
+    if _is_first_process():
+        make_folder(checkpoints_folder(start.run))
+        write_settings(start.run, config)
+    _fit(trainer, module, start)
+    _report_training(report, start, trainer, module, keeper)
+    if trainer.is_global_zero:
+        write_report(start.run, report)
+    else:
+        report.summary = f"process {trainer.global_rank}: done"
+    return report
+
+
+def _start(config: TrainConfig) -> _Start:
+    if config.resume is None:
+        run = new_run(config.log_dir, config.exp) if _is_first_process() else config.log_dir / "another-process"
+        loaded = None if config.checkpoint is None else load_model(config.checkpoint)
+        return _Start(config, run, loaded=loaded)
+    checkpoint = find_checkpoint(config.resume, config.log_dir)
+    loaded = load_model(checkpoint)
+    if "training" not in loaded.meta:
+        raise ValueError(f"{checkpoint} holds weights alone, no run to go on with; start one with --checkpoint instead")
+    settings, changes = resumed_config(config, loaded.meta["train_config"])
+    run = run_of(checkpoint) or new_run(config.log_dir, config.exp)
+    print(f"going on with {run} from {checkpoint.name}" + "".join(f"; {change}" for change in changes), file=sys.stderr)
+    return _Start(settings, run, checkpoint, loaded)
+
+
+def _model(start: _Start, store: Store) -> tuple[nn.Module, ModelConfig]:
+    """The network to train. A new one speaks the skeletons of the training chunks."""
+    config = start.config
+    if start.loaded is not None:
+        found = start.loaded.config
+        if start.checkpoint is None and (found.model_type, found.size) != (config.model_type, config.model_size):
+            raise ValueError(
+                f"{config.checkpoint} is a {found.model_type} of size {found.size}, asked for is a {config.model_type} "
+                f"of size {config.model_size}; give --model-type {found.model_type} --model-size {found.size}"
+            )
+        return start.loaded.model.train(), found
+    labels = StreamingChunkedDataset(store, fields=())
+    if labels.skeleton is None or labels.keypoint_skeleton is None:
+        missing = "labels" if labels.skeleton is None else "2D keypoints"
+        raise ValueError(f"{store.location} has no {missing}: a lifter learns from 2D keypoints with 3D labels")
+    architecture = model_config(
+        config.model_type,
+        config.model_size,
+        use_depth=config.use_depth,
+        skeleton=labels.skeleton,
+        keypoint_skeleton=labels.keypoint_skeleton,
+    )
+    torch.manual_seed(config.random_seed)
+    return build_model(architecture, pretrained=config.pretrained), architecture
+
+
+def _training_set(config: TrainConfig, store: Store, model: ModelConfig) -> StreamingChunkedDataset:
+    transform = PoseAugmentor(config.augmentation, model.input_size)
+    return _dataset(config, store, config.train_chunks, model, fields=model.needs, transform=transform)
+
+
+def _validation_set(config: TrainConfig, store: Store, model: ModelConfig) -> StreamingChunkedDataset:
+    transform = FitView(model.input_size)
+    return _dataset(config, store, config.val_chunks, model, fields=model.needs, transform=transform, shuffle=False)
+
+
+def _labels(config: TrainConfig, store: Store, chunks: tuple[int, ...], model: ModelConfig) -> StreamingLoader:
+    """Batches without pixels: nothing but metadata is read."""
+    transform = FitView(model.input_size)
+    dataset = _dataset(config, store, chunks, model, fields=(), transform=transform, shuffle=False)
+    collate = Human36MCollator(model.skeleton, model.keypoint_skeleton, depth=False)
+    return StreamingLoader(dataset, global_batch=LABEL_BATCH, collate=collate, training=False)
+
+
+def _dataset(
+    config: TrainConfig, store: Store, chunks: tuple[int, ...], model: ModelConfig, **options: Any
+) -> StreamingChunkedDataset:
+    """ValueError where the chunks speak other skeletons than the model."""
+    dataset = StreamingChunkedDataset(
+        store,
+        chunks=chunks,
+        seed=config.random_seed,
+        cache_dir=config.cache_dir,
+        cache_bytes=config.cache_gb * 1e9,
+        **options,
+    )
+    for what, found, wanted in (
+        ("labels", dataset.skeleton, model.skeleton),
+        ("2D keypoints", dataset.keypoint_skeleton, model.keypoint_skeleton),
+    ):
+        if found != wanted:
+            raise ValueError(f"{store.location} has {what} in skeleton {found}, the model is made for {wanted}")
+    return dataset
+
+
+def _training_loader(
+    config: TrainConfig, dataset: StreamingChunkedDataset, model: ModelConfig, rank: int = 0, world_size: int = 1
+) -> StreamingLoader:
+    return _loader(config, dataset, model, rank, world_size, training=True, stream_groups=config.stream_groups)
+
+
+def _validation_loader(
+    config: TrainConfig, dataset: StreamingChunkedDataset, model: ModelConfig, rank: int = 0, world_size: int = 1
+) -> StreamingLoader:
+    return _loader(config, dataset, model, rank, world_size, training=False)
+
+
+def _loader(
+    config: TrainConfig,
+    dataset: StreamingChunkedDataset,
+    model: ModelConfig,
+    rank: int,
+    world_size: int,
+    **options: Any,
+) -> StreamingLoader:
+    return StreamingLoader(
+        dataset,
+        global_batch=config.batch_size,
+        collate=Human36MCollator(model.skeleton, model.keypoint_skeleton, depth=model.use_depth),
+        rank=rank,
+        world_size=world_size,
+        num_workers=config.num_workers,
+        prefetch=config.prefetch,
+        **options,
+    )
+
+
+def _validator(config: TrainConfig, task: LiftingTask) -> Callable[[nn.Module, StreamingLoader], Scores]:
+    def validate(model: nn.Module, loader: StreamingLoader) -> Scores:
+        batches: Iterable = islice(loader, 1) if config.fast_dev_run else loader
+        device = next(model.parameters()).device
+        return evaluate(model, task, batches, device=device, previews=PREVIEWS)
+
+    return validate
+
+
+def _measure(loaded: LoadedModel, loader: StreamingLoader, device: torch.device) -> Scores:
+    trained_with = loaded.meta["train_config"]
+    weights = LossWeights(**trained_with["weights"]) if "weights" in trained_with else LossWeights()
+    target = trained_with.get("target", "root_relative")
+    task = TASKS[loaded.config.model_type](loaded.config, weights, target)
+    with torch.inference_mode(), progress("evaluate", len(loader.dataset)) as bar:
+        return evaluate(loaded.model, task, loader, device=device, by_action=True, advance=bar.advance)
+
+
+def _trainer(config: TrainConfig, keeper: RunKeeper) -> lightning.Trainer:
+    device = _device(config.device)
+    processes, here = (int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    draws_bar = sys.stderr.isatty()
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    return lightning.Trainer(
+        accelerator=device.type,
+        # Started by torchrun: one device for each process of this machine.
+        devices=here if processes > 1 else [device.index or 0] if device.type == "cuda" else 1,
+        num_nodes=processes // here if processes > 1 else 1,
+        strategy="ddp" if processes > 1 else "auto",
+        precision=_precision(config.precision, device),  # type: ignore[arg-type]
+        max_epochs=config.epochs,
+        max_steps=config.max_steps,
+        limit_train_batches=1 if config.fast_dev_run else None,
+        accumulate_grad_batches=config.gradient_accumulation_steps,
+        gradient_clip_val=config.clip_norm or None,
+        sync_batchnorm=processes > 1 and device.type == "cuda",
+        callbacks=[keeper, TrainingBar()] if draws_bar else [keeper],
+        enable_progress_bar=draws_bar,
+        enable_checkpointing=False,  # RunKeeper's, at the end of optimizer steps only
+        enable_model_summary=False,
+        enable_autolog_hparams=False,
+        use_distributed_sampler=False,  # StreamingLoader deals the batches out itself
+        logger=False,
+    )
+
+
+def _fit(trainer: lightning.Trainer, module: TrainingModule, start: _Start) -> None:
+    try:
+        trainer.fit(module, ckpt_path=start.checkpoint, weights_only=True)
+    except torch.OutOfMemoryError:
+        raise ValueError(
+            f"the device has no memory for batches of {start.config.batch_size}: lower --batch-size and raise "
+            "--accumulate as much, and --resume where a checkpoint was written"
+        ) from None
+    except SystemExit:  # lightning's answer to Ctrl-C and SIGTERM
+        print(f"stopped; go on with --resume {start.run}", file=sys.stderr)
+        raise KeyboardInterrupt from None
+
+
+def _report_training(
+    report: StageReport, start: _Start, trainer: lightning.Trainer, module: TrainingModule, keeper: RunKeeper
+) -> None:
+    best = checkpoints_folder(start.run) / BEST
+    report.inputs = len(module.loaders.train.dataset)
+    for loader in (module.loaders.train, module.loaders.val):
+        for name, reason in loader.quarantined.items():
+            report.skip(name, reason)
+    report.facts |= {
+        "run": str(start.run),
+        "resumed_from": None if start.checkpoint is None else str(start.checkpoint),
+        "best_checkpoint": str(best) if best.is_file() else None,
+        "last_checkpoint": str(checkpoints_folder(start.run) / LAST),
+        "steps": trainer.global_step,
+        "batches": module.batches_seen,
+        "best_mpjpe_mm": module.best_mpjpe_mm if math.isfinite(module.best_mpjpe_mm) else None,
+        "best_step": module.best_step,
+        "samples_per_second": keeper.samples / keeper.seconds if keeper.seconds else None,
+        "parameters": sum(parameter.numel() for parameter in module.model.parameters()),
+        "settings": settings_dict(start.config),
+    }
+    if keeper.scores is None:
+        report.summary = f"{start.run} had its {trainer.global_step} steps; raise --epochs or --max-steps to go on"
+        return
+    _add_scores(report, keeper.scores)
+    report.summary = (
+        f"trained to step {trainer.global_step} at {report.facts['samples_per_second']:.0f} samples/s: "
+        f"{_in_words(keeper.scores)} on {keeper.scores.samples} validation samples; "
+        f"best {module.best_mpjpe_mm:.1f} mm at step {module.best_step}: {best}"
+    )
+
+
+def _add_scores(report: StageReport, scores: Scores) -> None:
+    by_joint = {name.partition("/")[2]: value for name, value in scores.values.items() if "/" in name}
+    report.facts |= {name: value for name, value in scores.values.items() if "/" not in name}
+    report.facts |= {"samples": scores.samples, "by_joint_mm": by_joint}
+
+
+def _in_words(scores: Scores) -> str:
+    return ", ".join(f"{words} {scores.values[name]:.1f} mm" for name, words in SUMMARY.items())
+
+
+def _device(name: str) -> torch.device:
+    """auto: CUDA, else Apple's, else the CPU. ValueError where the device is not there."""
+    present = ["cpu"]
+    if torch.backends.mps.is_available():
+        present.append("mps")
+    present += [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    best = next(kind for kind in ("cuda:0", "mps", "cpu") if kind in present)
+    wanted = {"auto": best, "cuda": "cuda:0"}.get(name, name)
+    if wanted not in present:
+        raise ValueError(f"--device {name} is not here; there is {', '.join(present)}, or auto")
+    return torch.device(wanted)
+
+
+def _precision(name: str, device: torch.device) -> str:
+    if name == "auto":
+        bf16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+        return "bf16-mixed" if bf16 else "32-true"
+    if name == "16" and device.type == "cpu":
+        raise ValueError("--precision 16 needs a GPU; a CPU trains in 32 or bf16")
+    return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[name]
+
+
+def _is_first_process() -> bool:
+    """Of those that torchrun started."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Without lightning's tips and its advice on other people's loaders; errors and our own words stay."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\..*")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

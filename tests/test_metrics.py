@@ -1,0 +1,147 @@
+"""Metrics against hand-computed numbers; PA-MPJPE against Horn's quaternions and SciPy, neither of which it uses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial import procrustes
+from scipy.spatial.transform import Rotation
+
+from humanpose3d.metrics import PoseMetrics, similarity_align
+from humanpose3d.models.common import PosePrediction
+from humanpose3d.skeletons import H36M_17
+from tests.batches import random_batch
+
+ROOT = H36M_17.root_index
+
+
+def measure(*pairs) -> dict[str, float]:
+    metrics = PoseMetrics(H36M_17)
+    for prediction, batch in pairs:
+        metrics.update(prediction, batch)
+    return {name: value.item() for name, value in metrics.compute().items()}
+
+
+def truth(batch) -> PosePrediction:
+    root = batch.joints_cam_m[:, ROOT]
+    return PosePrediction(batch.joints_cam_m - root[:, None], root)
+
+
+def test_the_truth_has_no_error() -> None:
+    batch = random_batch(3)
+    assert max(measure((truth(batch), batch)).values()) < 0.01
+
+
+def test_one_wrong_joint_and_a_wrong_root_cost_what_they_should() -> None:
+    batch = random_batch(2)
+    right = truth(batch)
+    joints, root = right.joints_rel_m.clone(), right.root_cam_m.clone()
+    wrist = H36M_17.index("left_wrist")
+    joints[0, wrist] += torch.tensor([0.03, 0.0, 0.04])
+    root[1] += torch.tensor([0.0, 0.1, 0.0])
+    errors = measure((PosePrediction(joints, root), batch))
+    assert errors["mpjpe_mm"] == pytest.approx(50 / 34, rel=1e-3)
+    assert errors["mpjpe_mm/left_wrist"] == pytest.approx(25, rel=1e-3)
+    assert errors["mpjpe_mm/right_wrist"] == pytest.approx(0, abs=1e-3)
+    assert errors["root_error_mm"] == pytest.approx(50, rel=1e-3)
+    assert errors["absolute_mpjpe_mm"] == pytest.approx((50 + 17 * 100) / 34, rel=1e-3)
+
+
+def test_unlabelled_joints_and_repeats_do_not_count() -> None:
+    batch = random_batch(3, counted=torch.tensor([True, True, False]))
+    mask = batch.joint_mask.clone()
+    mask[0, 5] = False
+    joints = truth(batch).joints_rel_m.clone()
+    joints[0, 5] += 1.0
+    joints[2] += 1.0
+    errors = measure((PosePrediction(joints, truth(batch).root_cam_m), replace(batch, joint_mask=mask)))
+    assert max(errors.values()) < 0.01
+
+
+def test_a_sample_without_a_labelled_root_counts_where_the_root_is_not_needed() -> None:
+    batch = random_batch(1)
+    mask = batch.joint_mask.clone()
+    mask[0, ROOT] = False
+    prediction = PosePrediction(truth(batch).joints_rel_m, truth(batch).root_cam_m + 0.1)
+    errors = measure((prediction, replace(batch, joint_mask=mask)))
+    assert np.isnan(errors["mpjpe_mm"]) and np.isnan(errors["root_error_mm"])
+    assert errors["pa_mpjpe_mm"] < 0.01
+    assert errors["absolute_mpjpe_mm"] == pytest.approx(100 * np.sqrt(3), rel=1e-3)
+
+
+def test_batches_of_different_sizes_weigh_by_their_joints() -> None:
+    batches = [random_batch(size, seed=size) for size in (1, 5)]
+    predictions = [
+        PosePrediction(truth(batch).joints_rel_m * factor, truth(batch).root_cam_m)
+        for batch, factor in zip(batches, (0.5, 1.2), strict=True)
+    ]
+    whole = replace(random_batch(6), joints_cam_m=torch.cat([batch.joints_cam_m for batch in batches]))
+    together = PosePrediction(*(torch.cat(parts) for parts in zip(*predictions, strict=True)))
+    assert measure(*zip(predictions, batches, strict=True)) == pytest.approx(measure((together, whole)), abs=1e-3)
+
+
+def horn_error_mm(predicted: np.ndarray, labels: np.ndarray) -> float:
+    """PA-MPJPE by Horn 1987: the rotation is the top eigenvector, a quaternion, of a 4x4 matrix."""
+    a, b = predicted - predicted.mean(0), labels - labels.mean(0)
+    S = a.T @ b
+    delta = np.array([S[1, 2] - S[2, 1], S[2, 0] - S[0, 2], S[0, 1] - S[1, 0]])
+    N = np.zeros((4, 4))
+    N[0, 0] = np.trace(S)
+    N[0, 1:] = N[1:, 0] = delta
+    N[1:, 1:] = S + S.T - np.trace(S) * np.eye(3)
+    w, x, y, z = np.linalg.eigh(N)[1][:, -1]
+    turned = Rotation.from_quat([x, y, z, w]).apply(a)
+    scale = (turned * b).sum() / (a**2).sum()
+    return 1000.0 * np.linalg.norm(scale * turned - b, axis=1).mean()
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**31), mirrored=st.booleans(), noise=st.floats(0.0, 1.0))
+def test_pa_mpjpe_agrees_with_horns_quaternions(seed: int, mirrored: bool, noise: float) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.normal(size=(17, 3)) * 0.4 + [0.5, -0.2, 4.0]
+    predicted = 0.7 * Rotation.random(random_state=seed).apply(labels) + rng.normal(size=(17, 3)) * noise
+    if mirrored:
+        predicted[:, 0] *= -1
+    batch = replace(random_batch(1), joints_cam_m=torch.tensor(labels)[None])
+    errors = measure((PosePrediction(torch.tensor(predicted)[None], torch.zeros(1, 3)), batch))
+    assert errors["pa_mpjpe_mm"] == pytest.approx(horn_error_mm(predicted, labels), abs=0.01)
+
+
+def test_the_alignment_is_scipys_where_no_mirror_is_needed() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.normal(size=(17, 3))
+    predicted = labels @ Rotation.random(random_state=1).as_matrix() + rng.normal(size=(17, 3)) * 0.1
+    disparity = procrustes(labels, predicted)[2]  # of labels scaled to a sum of squares of 1
+    every = torch.ones(1, 17, dtype=torch.bool)
+    aligned = similarity_align(torch.tensor(predicted)[None], torch.tensor(labels)[None], every)[0].numpy()
+    size = ((labels - labels.mean(0)) ** 2).sum()
+    assert ((aligned - labels) ** 2).sum() / size == pytest.approx(disparity, rel=1e-6)
+
+
+def test_a_mirror_image_is_not_forgiven() -> None:
+    batch = random_batch(1)
+    mirrored = truth(batch).joints_rel_m * torch.tensor([-1.0, 1.0, 1.0])
+    assert measure((PosePrediction(mirrored, truth(batch).root_cam_m), batch))["pa_mpjpe_mm"] > 50
+
+
+def test_masked_joints_do_not_pull_the_alignment() -> None:
+    batch = random_batch(1)
+    joints = 1.7 * truth(batch).joints_rel_m
+    joints[0, 9] += 5.0
+    mask = batch.joint_mask.clone()
+    mask[0, 9] = False
+    prediction = PosePrediction(joints, truth(batch).root_cam_m)
+    assert measure((prediction, replace(batch, joint_mask=mask)))["pa_mpjpe_mm"] < 0.01
+
+
+def test_a_collapsed_prediction_has_a_finite_error() -> None:
+    batch = random_batch(1)
+    errors = measure((PosePrediction(torch.zeros(1, 17, 3), torch.zeros(1, 3)), batch))
+    spread = batch.joints_cam_m[0] - batch.joints_cam_m[0].mean(0)
+    assert errors["pa_mpjpe_mm"] == pytest.approx(1000 * spread.norm(dim=-1).mean().item(), rel=1e-4)

@@ -1,0 +1,348 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from humanpose3d import model_config as architectures
+from humanpose3d.config import AugmentationConfig, TrainConfig
+from humanpose3d.models.checkpoint import load_model
+from humanpose3d.tasks import LiftingTask
+from humanpose3d.train import find_sets, train_model
+from tests.records import random_samples
+from tests.sets import write_set
+
+MAIN = Path(__file__).parents[1] / "main.py"
+TERMS = ("loss", "mse", "l1", "inter_joint", "absolute_root")
+SCORES = ("mpjpe_mm", "pa_mpjpe_mm", "absolute_mpjpe_mm", "root_error_mm")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """29 training samples in 4 chunks, 6 for validation."""
+    folder, rng = tmp_path_factory.mktemp("sets"), np.random.default_rng(0)
+    write_set(folder / "train", random_samples(rng, 29, ("S1", "S5")), chunk_size=8)
+    write_set(folder / "test", random_samples(rng, 6, ("S9",)), chunk_size=4, prefix="test")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def small_views(monkeypatch):
+    """The tiny network on views of 64 px, for speed."""
+    small = replace(architectures.PRESETS["cnn", "tiny"], input_size=64)
+    monkeypatch.setitem(architectures.PRESETS, ("cnn", "tiny"), small)
+
+
+def settings(root: Path, tmp_path: Path, **changes) -> TrainConfig:
+    """7 batches an epoch, 3 batches a step: an epoch is 3 steps, the last of one batch."""
+    values = {
+        "chunks_dir": str(root),
+        "model_size": "tiny",
+        "batch_size": 4,
+        "gradient_accumulation_steps": 3,
+        "epochs": 2,
+        "warmup_steps": 2,
+        "log_dir": tmp_path / "logs",
+        "cache_dir": tmp_path / "cache",
+        "num_workers": 0,
+        "device": "cpu",
+    }
+    return TrainConfig(**(values | changes))
+
+
+def curves(run: Path) -> dict[str, dict[int, float]]:
+    """Tag -> step -> value, of all scalars that do not depend on the clock."""
+    events = EventAccumulator(str(run))
+    events.Reload()
+    tags = [tag for tag in events.Tags()["scalars"] if tag != "samples_per_second"]
+    return {tag: {event.step: event.value for event in events.Scalars(tag)} for tag in tags}
+
+
+def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return torch.load(checkpoint, weights_only=True)["state_dict"]
+
+
+def assert_same_weights(first: Path, second: Path) -> None:
+    ours, theirs = weights(first), weights(second)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def assert_goes_on_as(whole: Path, resumed: Path, after: int) -> None:
+    """Every scalar after step `after` is that of the uninterrupted run, to the last digit."""
+    expected, found = curves(whole), curves(resumed)
+    for tag, values in expected.items():
+        rest = {step: value for step, value in values.items() if step > after}
+        assert {step: value for step, value in found.get(tag, {}).items() if step > after} == rest, tag
+    assert_same_weights(whole / "checkpoints/last.pth", resumed / "checkpoints/last.pth")
+
+
+def test_a_run_leaves_its_curves_settings_checkpoints_and_report(root, tmp_path, small_views):
+    config = settings(root, tmp_path, exp="mine", eval_interval=4, checkpoint_interval=2)
+    report = train_model(config)
+    run = tmp_path / "logs/mine"
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [
+        "best_model.pth", "last.pth", "step_2.pth", "step_4.pth", "step_6.pth",
+    ]  # fmt: skip
+    found = curves(run)
+    for tag in (*(f"train/{name}" for name in (*TERMS, "mpjpe_mm", "gradient_norm")), "learning_rate"):
+        assert sorted(found[tag]) == [1, 2, 3, 4, 5, 6], tag
+    # Batches 4, 8 and 12 lie inside steps 2, 4 and 5; epochs end with steps 3 and 6.
+    for tag in (f"val/{name}" for name in (*TERMS, *SCORES)):
+        assert sorted(found[tag]) == [2, 3, 4, 5, 6], tag
+    events = EventAccumulator(str(run))
+    events.Reload()
+    assert "samples_per_second" in events.Tags()["scalars"]
+    assert "val/preview_0" in events.Tags()["images"]
+    written = json.loads((run / "train_report.json").read_text())
+    assert written["steps"] == 6 and written["batches"] == 14 and written["inputs"] == 29
+    assert written["mpjpe_mm"] == pytest.approx(found["val/mpjpe_mm"][6])
+    assert written["best_mpjpe_mm"] == pytest.approx(min(found["val/mpjpe_mm"].values()))
+    assert report.facts["best_checkpoint"] in report.summary
+    assert "batch_size: 4" in (run / "config.yaml").read_text()
+
+
+def test_training_on_few_samples_learns_them(tmp_path, small_views):
+    samples = random_samples(np.random.default_rng(1), 8)
+    repeated = [sample.with_(key=f"{sample.key}-{time}") for time in range(20) for sample in samples]
+    write_set(tmp_path / "train", repeated, chunk_size=160)
+    write_set(tmp_path / "test", samples, prefix="test")
+    config = settings(
+        tmp_path, tmp_path, exp="mine", batch_size=8, gradient_accumulation_steps=1, epochs=4, eval_interval=1000,
+        learning_rate=3e-3, augmentation=AugmentationConfig(enabled=False),
+    )  # fmt: skip
+    train_model(config)
+    losses = curves(tmp_path / "logs/mine")["train/loss"]
+    assert np.mean([losses[step] for step in range(71, 81)]) < 0.3 * losses[1]
+
+
+@pytest.mark.parametrize(("after", "num_workers"), [(2, 1), (3, 0)], ids=["mid-epoch, a worker more", "epoch's end"])
+def test_a_resumed_run_repeats_the_uninterrupted_one_to_the_last_digit(root, tmp_path, small_views, after, num_workers):
+    config = settings(root, tmp_path, eval_interval=4, checkpoint_interval=1)
+    train_model(replace(config, exp="whole"))
+    logs = tmp_path / "logs"
+    (logs / "cut/checkpoints").mkdir(parents=True)
+    shutil.copy(logs / f"whole/checkpoints/step_{after}.pth", logs / "cut/checkpoints/last.pth")
+    report = train_model(replace(config, resume="cut", num_workers=num_workers))
+    assert report.facts["run"] == str(logs / "cut")
+    assert_goes_on_as(logs / "whole", logs / "cut", after)
+    (logs / "cut again/checkpoints").mkdir(parents=True)
+    shutil.copy(logs / f"cut/checkpoints/step_{after + 2}.pth", logs / "cut again/checkpoints/last.pth")
+    train_model(replace(config, resume="cut again"))
+    assert_goes_on_as(logs / "whole", logs / "cut again", after + 2)
+
+
+def test_a_run_killed_in_mid_epoch_goes_on_to_the_same_end(root, tmp_path):
+    config = settings(root, tmp_path, epochs=4, checkpoint_interval=2, eval_interval=1000)
+    train_model(replace(config, exp="whole"))
+    command = [
+        sys.executable, str(MAIN), "--chunks-dir", str(root), "--model-size", "tiny", "--batch-size", "4",
+        "--accumulate", "3", "--epochs", "4", "--warmup-steps", "2", "--workers", "0", "--device", "cpu",
+        "--checkpoint-interval", "2", "--eval-interval", "1000", "--log-dir", str(tmp_path / "logs"), "--exp", "cut",
+    ]  # fmt: skip
+    checkpoints = tmp_path / "logs/cut/checkpoints"
+    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
+    while not (checkpoints / "step_4.pth").exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (checkpoints / "step_12.pth").exists(), "it ended before it was killed"
+    train_model(replace(config, resume="cut"))
+    assert_goes_on_as(tmp_path / "logs/whole", tmp_path / "logs/cut", 0)
+
+
+# Dropout and batch statistics are each process's own: a network without them must give the same on one and on two.
+IN_TWO_PROCESSES = """
+import sys
+from dataclasses import replace
+from humanpose3d import model_config
+from humanpose3d.cli import train
+tiny = model_config.PRESETS["transformer", "tiny"]
+model_config.PRESETS["transformer", "tiny"] = replace(tiny, dropout=0.0, input_size=64)
+sys.exit(train())
+"""
+
+
+def test_two_processes_train_as_one_does_on_the_same_batches(root, tmp_path, monkeypatch):
+    calm = replace(architectures.PRESETS["transformer", "tiny"], dropout=0.0, input_size=64)
+    monkeypatch.setitem(architectures.PRESETS, ("transformer", "tiny"), calm)
+    train_model(settings(root, tmp_path, exp="one", model_type="transformer", epochs=1))
+    script = tmp_path / "train.py"
+    script.write_text(IN_TWO_PROCESSES)
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script),
+        "--chunks-dir", str(root), "--model-type", "transformer", "--model-size", "tiny", "--batch-size", "4",
+        "--accumulate", "3", "--epochs", "1", "--warmup-steps", "2", "--workers", "0", "--device", "cpu",
+        "--log-dir", str(tmp_path / "logs"), "--exp", "two",
+    ]  # fmt: skip
+    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    one, two = (curves(tmp_path / "logs" / name) for name in ("one", "two"))
+    assert one.keys() == two.keys() and sorted(one["train/loss"]) == [1, 2, 3]
+    for tag, values in one.items():
+        assert two[tag] == pytest.approx(values, rel=1e-5), tag
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "batches"),
+    # Steps 1 to 3 are the first epoch's 7 batches; the others take 3 batches each, and step 6 again one.
+    [({"max_steps": 4}, {"max_steps": 5}, 13), ({"epochs": 1}, {"epochs": 2}, 14)],
+    ids=["more steps", "more epochs"],
+)
+def test_a_finished_run_goes_on_where_the_data_stopped(root, tmp_path, small_views, first, then, batches):
+    train_model(settings(root, tmp_path, exp="mine", **first))
+    on = settings(root, tmp_path, resume="mine", **then)
+    assert train_model(on).facts["batches"] == batches
+    assert train_model(on).facts["batches"] == batches
+    assert "raise --epochs or --max-steps" in train_model(on).summary
+
+
+def test_a_run_does_not_go_on_with_other_data(root, tmp_path, small_views):
+    train_model(settings(root, tmp_path, exp="mine", max_steps=1))
+    shutil.copytree(root, tmp_path / "moved")
+    moved = settings(root, tmp_path, chunks_dir=str(tmp_path / "moved"), resume="mine", max_steps=2)
+    assert train_model(moved).facts["steps"] == 2, "the same chunks at another place are the same data"
+    write_set(tmp_path / "other/train", random_samples(np.random.default_rng(3), 29), chunk_size=8)
+    shutil.copytree(root / "test", tmp_path / "other/test")
+    other = settings(root, tmp_path, chunks_dir=str(tmp_path / "other"), resume="mine", max_steps=3)
+    with pytest.raises(ValueError, match="the chunks that the run was started on"):
+        train_model(other)
+
+
+def test_another_run_may_start_from_a_checkpoints_weights(root, tmp_path, small_views):
+    train_model(settings(root, tmp_path, exp="first", epochs=1))
+    last = tmp_path / "logs/first/checkpoints/last.pth"
+    report = train_model(
+        settings(root, tmp_path, exp="second", checkpoint=last, max_steps=1, learning_rate=1e-12, weight_decay=0.0)
+    )
+    assert report.facts["steps"] == 1
+    ours, theirs = weights(tmp_path / "logs/second/checkpoints/last.pth"), weights(last)
+    parameters = dict(load_model(last).model.named_parameters())
+    assert all(torch.allclose(ours[f"model.{n}"], theirs[f"model.{n}"], atol=1e-9) for n in parameters)
+
+
+def test_evaluating_the_best_checkpoint_repeats_its_validation(root, tmp_path, small_views):
+    trained = train_model(settings(root, tmp_path, exp="mine", epochs=1))
+    best = Path(trained.facts["best_checkpoint"])
+    report = train_model(settings(root, tmp_path, evaluate=True, checkpoint=best))
+    written = json.loads((tmp_path / "logs/mine/evaluate_report.json").read_text())
+    for name in SCORES:
+        assert written[name] == pytest.approx(trained.facts[name], rel=1e-5)
+    assert written["samples"] == 6 and written["subjects"] == ["S9"]
+    assert written["by_action"]["Walking"]["mpjpe_mm"] == pytest.approx(written["mpjpe_mm"], rel=1e-5)
+    assert len(written["by_joint_mm"]) == 17
+    assert f"{written['mean_pose_mpjpe_mm']:.1f} mm" in report.summary
+
+
+def test_the_mean_poses_error_is_that_computed_from_the_labels(root, tmp_path, small_views):
+    rng = np.random.default_rng(0)
+    relative = [
+        np.stack([sample.joints_cam_m - sample.joints_cam_m[:1] for sample in random_samples(rng, number)])
+        for number in (29, 6)
+    ]
+    expected_mm = 1e3 * np.linalg.norm(relative[1] - relative[0].mean(0), axis=-1).mean()
+    best = train_model(settings(root, tmp_path, exp="mine", max_steps=1)).facts["best_checkpoint"]
+    report = train_model(settings(root, tmp_path, evaluate=True, checkpoint=Path(best)))
+    assert report.facts["mean_pose_mpjpe_mm"] == pytest.approx(expected_mm, rel=1e-4)
+
+
+def test_a_trial_run_keeps_nothing(root, tmp_path, small_views):
+    report = train_model(settings(root, tmp_path, fast_dev_run=True))
+    assert report.facts["batches"] == 1 and report.facts["samples"] == 4
+    assert not (tmp_path / "logs").exists()
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_samples(root, tmp_path, small_views, monkeypatch):
+    sound, calls = LiftingTask.loss, []
+
+    def loss(self, prediction, batch):
+        terms = sound(self, prediction, batch)
+        if prediction.root_cam_m.requires_grad:
+            calls.append(batch.keys)
+            terms["loss"] = terms["loss"] * (float("nan") if len(calls) == 5 else 1.0)
+        return terms
+
+    monkeypatch.setattr(LiftingTask, "loss", loss)
+    config = settings(root, tmp_path, exp="mine", checkpoint_interval=1, eval_interval=1000)
+    with pytest.raises(ValueError, match="loss is not a number after step 1") as stopped:
+        train_model(config)
+    assert calls[4][0] in str(stopped.value)
+    last = weights(tmp_path / "logs/mine/checkpoints/last.pth")
+    assert all(bool(torch.isfinite(value).all()) for value in last.values() if value.is_floating_point())
+
+
+def test_flat_chunks_are_trained_on_beside_a_validation_folder(root, tmp_path, small_views):
+    config = settings(root, tmp_path, chunks_dir=str(root / "train"), val_dir=str(root / "test"), max_steps=1)
+    train, val = find_sets(config)
+    assert (train.location, val.location) == (str(root / "train"), str(root / "test"))
+
+
+def test_chunk_numbers_choose_the_samples(root, tmp_path, small_views):
+    config = settings(root, tmp_path, exp="mine", train_chunks=(0, 2), val_chunks=(1,), max_steps=1)
+    report = train_model(config)
+    assert report.inputs == 16 and report.facts["samples"] == 2
+
+
+def wrong(root: Path, tmp_path: Path, what: str) -> tuple[dict, str]:
+    """(settings, what the error must say) of a request that cannot be carried out."""
+    if what == "unfinished":
+        shutil.copytree(root, tmp_path / "data")
+        (tmp_path / "data/train/building.json").write_text("{}")
+        return {"chunks_dir": str(tmp_path / "data")}, "unfinished"
+    if what == "no validation":
+        return {"chunks_dir": str(root / "train")}, "--val-dir"
+    if what == "name taken":
+        (tmp_path / "logs/mine").mkdir(parents=True)
+        return {"exp": "mine"}, "--resume mine"
+    if what == "foreign checkpoint":
+        torch.save({"state_dict": {}}, tmp_path / "other.pth")
+        return {"resume": str(tmp_path / "other.pth")}, "not a checkpoint of main.py"
+    if what == "other skeleton":
+        samples = random_samples(np.random.default_rng(2), 4, skeleton="coco_17", joints_cam_m=np.ones((17, 3), "f4"))
+        write_set(tmp_path / "coco", samples)
+        return {"val_dir": str(tmp_path / "coco")}, "coco_17.*h36m_17"
+    return {
+        "missing": ({"chunks_dir": str(tmp_path / "nowhere")}, "nowhere holds no chunks"),
+        "no such chunk": ({"train_chunks": (9,)}, "no chunk 9"),
+        "batch too large": ({"batch_size": 64}, "lower the batch size"),
+        "no steps": ({"max_steps": 0}, "--max-steps"),
+        "no device": ({"device": "cuda:99"}, "cuda:99"),
+        "nothing to resume": ({"resume": "nowhere"}, "nowhere"),
+        "nothing to evaluate": ({"evaluate": True}, "--checkpoint"),
+        "missing checkpoint": ({"checkpoint": tmp_path / "x.pth"}, "no such checkpoint"),
+    }[what]
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "missing", "unfinished", "no validation", "no such chunk", "batch too large", "no steps", "no device",
+        "name taken", "nothing to resume", "foreign checkpoint", "other skeleton", "nothing to evaluate",
+        "missing checkpoint",
+    ],
+)  # fmt: skip
+def test_a_request_that_cannot_be_carried_out_is_one_clear_line(root, tmp_path, small_views, what):
+    changes, message = wrong(root, tmp_path, what)
+    with pytest.raises((ValueError, OSError), match=message) as refused:
+        train_model(settings(root, tmp_path, **changes))
+    assert "\n" not in str(refused.value)
+    made = list((tmp_path / "logs").glob("*/*"))
+    assert not made, "a refused request leaves no run behind"
