@@ -23,6 +23,9 @@ check: .venv/.ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+galleries: .venv/.ready
+	$(BIN)/python docs/galleries.py
+
 format: .venv/.ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .

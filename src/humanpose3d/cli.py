@@ -125,11 +125,14 @@ def index(args: Sequence[str] | None = None, prog: str | None = None) -> int:
 
 def fake(args: Sequence[str] | None = None, prog: str | None = None) -> int:
     def stage(settings: config.FakeConfig) -> StageReport:
+        from humanpose3d.files import write_report
         from humanpose3d.studio.human36m import write_human36m
 
         arguments = _arguments(settings)
         assert arguments.pop("corpus") == "human36m"
-        return write_human36m(arguments.pop("out"), **arguments)
+        report = write_human36m(arguments.pop("out"), **arguments)
+        write_report(settings.out, report)
+        return report
 
     return run(config.FakeConfig, stage, args, prog)
 
