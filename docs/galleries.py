@@ -60,11 +60,11 @@ def write_validation(report: dict) -> None:
     lines = [
         "# Predictions beside the truth",
         "",
-        f"The demo's model on {report['samples']} samples of S9 and S11, unseen in training: {report['mpjpe_mm']:.1f} mm",
-        f"MPJPE, {report['pa_mpjpe_mm']:.1f} mm after similarity alignment; always answering with the mean training pose",
-        f"costs {report['mean_pose_mpjpe_mm']:.1f} mm. Left: the model's input with the 2D keypoints; then the predicted",
-        "pose (coloured) over the true one (dark) from two sides. Not chosen by hand: the samples at these percentiles",
-        "of the error. Made by `make demo` and `make galleries`.",
+        f"The demo's model on {report['samples']} samples of S9 and S11, unseen in training:",
+        f"{report['mpjpe_mm']:.1f} mm MPJPE, {report['pa_mpjpe_mm']:.1f} mm after similarity alignment; always",
+        f"answering with the mean training pose costs {report['mean_pose_mpjpe_mm']:.1f} mm. Left: the model's input",
+        "with the 2D keypoints; then the predicted pose (coloured) over the true one (dark) from two sides. Not chosen",
+        "by hand: the samples at these percentiles of the error. Made by `make demo` and `make galleries`.",
         "",
     ]
     for percentile in PERCENTILES:
