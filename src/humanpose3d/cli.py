@@ -41,6 +41,8 @@ def run(
     command: type, stage: Callable[[Any], StageReport], args: Sequence[str] | None = None, prog: str | None = None
 ) -> int:
     """Parse, call, print the summary. A user's mistake is one line on standard error and exit code 2."""
+    # Before torch is imported: threads that wait by spinning make a shared machine several times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         settings: Any = parse(command, sys.argv[1:] if args is None else args, prog or Path(sys.argv[0]).name)
         report = stage(settings)
