@@ -1,7 +1,8 @@
 """Store: list, stat, get, put and ranged read on a local folder or an rclone remote (any cloud drive rclone knows).
 
-Owns the rclone binary, its time limits and its retries. rclone is called with argument lists only: rclone-python, the
-wrapper, builds shell strings and gives a copy no time limit, so a stalled drive would hang a stage for good.
+Owns the rclone binary, its time limits and its retries. rclone-python lists the configured remotes; all that names a
+path goes to rclone as an argument list, since the wrapper builds shell strings and gives a copy no time limit: a stalled
+drive would hang a stage for good.
 """
 
 from __future__ import annotations
@@ -323,14 +324,20 @@ def _rclone_version(binary: Path) -> tuple[int, int]:
 
 def _unknown_remote(arguments: Sequence[str]) -> str:
     names = [match["name"] for argument in arguments if (match := _REMOTE.fullmatch(argument))]
-    told = subprocess.run(
-        [str(rclone_binary()), "listremotes"], capture_output=True, timeout=COMMAND_LIMIT_S, check=False
-    ).stdout.decode()
-    known = ", ".join(told.split("\n")).strip(", ") or "none"
+    known = ", ".join(configured_remotes()) or "none"
     return (
         f"rclone has no remote '{names[0] if names else arguments[-1]}'; configured: {known}. "
         "Create one with 'rclone config', or write ./NAME for a local folder"
     )
+
+
+def configured_remotes() -> list[str]:
+    """The names of rclone's remotes, each with its colon, as the user's configuration (or RCLONE_CONFIG) has them."""
+    from rclone_python import rclone
+
+    # The wrapper runs what PATH finds; its own setting for the binary breaks on a path with a space.
+    os.environ["PATH"] = f"{rclone_binary().parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return rclone.get_remotes()
 
 
 def _transfer_limit_s(size: int) -> float:
