@@ -87,6 +87,17 @@ def test_a_users_mistake_is_one_line_and_2(capsys):
     assert capsys.readouterr().err == "error: frames/ is missing; name another\n"
 
 
+def test_a_full_gpu_is_one_line_that_says_what_to_lower(capsys):
+    class OutOfMemoryError(RuntimeError):
+        pass
+
+    def stage(settings):
+        raise OutOfMemoryError("CUDA out of memory")
+
+    assert cli.run(config.SplitConfig, stage, ["--rclone-input-prefix", "a", "--rclone-destination-prefix", "b"]) == 2
+    assert "lower --batch-size" in capsys.readouterr().err
+
+
 def test_our_own_mistake_keeps_its_traceback():
     def stage(settings):
         raise AssertionError("broken")

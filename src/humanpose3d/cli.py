@@ -49,6 +49,12 @@ def run(
     except (ValueError, OSError) as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's; it may not be imported
+            raise
+        advice = "lower --batch-size (main.py: raise --accumulate as much), or take --model-size small"
+        print(f"error: the GPU's memory is full; {advice}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130

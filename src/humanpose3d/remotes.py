@@ -1,7 +1,7 @@
 """Store: list, stat, get, put and ranged read on a local folder or an rclone remote (any cloud drive rclone knows).
 
 Owns the rclone binary, its time limits and its retries. rclone-python lists the configured remotes; all that names a
-path goes to rclone as an argument list, since the wrapper builds shell strings and gives a copy no time limit: a stalled
+path goes to rclone as an argument list: the wrapper builds shell strings and gives a copy no time limit, so a stalled
 drive would hang a stage for good.
 """
 
