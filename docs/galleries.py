@@ -45,12 +45,19 @@ def write_inference(report: dict) -> None:
         "Made by `make demo` and `make galleries`.",
         "",
     ]
-    panels = report["panels"]
-    for number, panel in enumerate(panels[:: max(len(panels) // PANELS, 1)][:PANELS]):
+    # The README shows the first: the frame whose keypoints the network is surest of.
+    panels = sorted(report["panels"][:PANELS], key=lambda panel: -least_confidence(panel))
+    for number, panel in enumerate(panels):
         name = "panel.png" if number == 0 else f"inference_{number}.jpg"
         store(Image.open(DOCS.parent / panel), name)
         lines += [f"![{Path(panel).name}](images/{name})", ""]
     (DOCS / "INFERENCE.md").write_text("\n".join(lines))
+
+
+def least_confidence(panel: str) -> float:
+    """The lowest confidence among the keypoints of a panel's best person."""
+    found = json.loads((DOCS.parent / panel.replace("_combined_viz.png", ".json")).read_text())
+    return min(found["people"][0]["confidences"], default=0.0) if found["people"] else 0.0
 
 
 def write_validation(report: dict) -> None:

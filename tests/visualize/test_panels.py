@@ -162,3 +162,11 @@ def test_a_figure_becomes_an_image() -> None:
     figure.patch.set_facecolor((1.0, 0.0, 0.0))
     image = panels.fig_to_image(figure)
     assert image.shape == (100, 150, 3) and image.dtype == np.uint8 and (image[0, 0] == [255, 0, 0]).all()
+
+
+def test_a_title_too_long_for_its_tile_loses_its_middle():
+    name = "s_09_act_02_subact_01_ca_01_" + 20 * "x" + "_000123.jpg"
+    shown = panels._shortened(name, 22, 300)
+    assert shown.startswith("s_09") and shown.endswith("123.jpg") and "..." in shown
+    assert panels._text_width(shown, 22) <= 300 < panels._text_width(name, 22)
+    assert panels._shortened("short.jpg", 22, 300) == "short.jpg"

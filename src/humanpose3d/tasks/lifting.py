@@ -63,7 +63,7 @@ class LiftingTask:
                 truth_m[row].cpu().numpy(),
                 skeleton=self.skeleton,
                 keypoint_skeleton=self.keypoint_skeleton,
-                title=batch.keys[row],
+                title=f"{batch.subjects[row]} {batch.actions[row]}",
             )
             for row in drawn
         ]

@@ -535,13 +535,13 @@ def _framed(tile: np.ndarray, title: str, note: str, legend: dict[str, Colour] |
     """A tile under its title line, with the colours of left and right where there is a legend."""
     width = tile.shape[1]
     bar = np.full((TITLE_PX, width, 3), 255, np.uint8)
-    end = 4 + _text(bar, (4, TITLE_PX / 2), title, 22, INK, "lm")
     right = width - 4.0
     if legend is not None:
         for side in ("right", "left"):
             right -= _text(bar, (right, TITLE_PX / 2), side, 16, INK, "rm") + 6
             cv2.circle(bar, (round(right) - 6, TITLE_PX // 2), 6, legend[side], -1, cv2.LINE_AA)
             right -= 22
+    end = 4 + _text(bar, (4, TITLE_PX / 2), _shortened(title, 22, round(right) - 8), 22, INK, "lm")
     if _text_width(note, 16) + end + 14 <= right:
         _text(bar, (end + 12, TITLE_PX / 2 + 2), note, 16, MUTED, "lm")
     tile = cv2.rectangle(tile.copy(), (0, 0), (width - 1, tile.shape[0] - 1), FAINT, 1)
@@ -576,6 +576,15 @@ def _letters(text: str, size: int) -> np.ndarray:
     shown = pixels[: line.shape[0] - first]
     line[first : first + shown.shape[0]] = shown
     return line
+
+
+def _shortened(text: str, size: int, width: int) -> str:
+    """The text, its middle left out where it is wider than `width` px: the ends of a name tell the most."""
+    for keep in range(len(text), 1, -1):
+        shown = text if keep == len(text) else f"{text[: (keep + 1) // 2]}...{text[-(keep // 2) :]}"
+        if _text_width(shown, size) <= width:
+            return shown
+    return ""
 
 
 def _text_width(text: str, size: int) -> int:
