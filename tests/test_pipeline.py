@@ -24,8 +24,6 @@ STUDIO_NETWORKS = ("--yolo-model", "studio", "--depth-model", "studio")
 TINY = ("--model-size", "tiny", "--accumulate", "1", "--num-workers", "0", "--device", "cpu", "--batch-size")
 PICTURES = ("original.jpg", "2d_overlay.jpg", "depth.png", "3d_pose.png", "combined_viz.png")
 
-pytestmark = pytest.mark.xdist_group("pipeline")
-
 
 @dataclass(frozen=True)
 class Workplace:

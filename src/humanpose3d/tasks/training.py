@@ -243,10 +243,16 @@ class RunKeeper(Callback):
         if not trainer.is_global_zero:
             trainer.save_checkpoint(first)
             return
-        with whole_file(first) as path:
-            trainer.save_checkpoint(path)
-            for other in others:
-                _duplicate(path, other)
+        try:
+            with whole_file(first) as path:
+                trainer.save_checkpoint(path)
+                for other in others:
+                    _duplicate(path, other)
+        except OSError as error:  # Lightning's own names a temporary file elsewhere
+            reason = error.strerror or error
+            raise OSError(
+                f"{first} cannot be written ({reason}); the checkpoints before it are kept: --resume"
+            ) from error
 
     def _write(self, stage: str, scalars: Mapping[str, float], step: int) -> None:
         """'mse' as 'train/mse'; what is no quality of the predictions stands by itself."""
