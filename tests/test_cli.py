@@ -114,4 +114,7 @@ def test_too_many_skipped_inputs_are_exit_code_1(capsys):
 
     assert cli.run(config.SplitConfig, stage, ["--rclone-input-prefix", "a", "--rclone-destination-prefix", "b"]) == 1
     printed = capsys.readouterr()
-    assert printed.out == "split 9 samples\n" and printed.err == "skipped 1: 1 unreadable image\n"
+    assert (
+        printed.out == "split 9 samples\n"
+        and printed.err == "skipped 1 of 10: 1 unreadable image (named in split_report.json)\n"
+    )

@@ -60,7 +60,7 @@ def run(
         return 130
     print(report.summary)
     if report.total_skipped:
-        print(report.skipped_line(), file=sys.stderr)
+        print(f"{report.skipped_line()} (named in {report.stage}_report.json)", file=sys.stderr)
     return report.exit_code
 
 

@@ -69,11 +69,11 @@ class StageReport:
         return (json.dumps(self.to_dict(), indent=2, default=str) + "\n").encode()
 
     def skipped_line(self) -> str:
-        """'skipped 3: 2 unreadable image, 1 no person found', or '' where nothing was."""
+        """'skipped 3 of 5000: 2 unreadable image, 1 no person found', or '' where nothing was."""
         if not self.total_skipped:
             return ""
         reasons = ", ".join(f"{number} {reason}" for reason, number in self.skipped_counts.most_common())
-        return f"skipped {self.total_skipped}: {reasons}"
+        return f"skipped {self.total_skipped} of {self.inputs}: {reasons}"
 
 
 def versions() -> dict[str, str]:
