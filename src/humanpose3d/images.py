@@ -99,6 +99,18 @@ def without_twins(names: Iterable[Path], report: StageReport) -> Iterator[Path]:
             yield name
 
 
+def batches(items: Iterable[A], size: int) -> Iterator[list[A]]:
+    """The items in lists of `size`, the last one maybe shorter."""
+    batch: list[A] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode == "I":
         # 16-bit grey: Pillow's own conversion would clip all above 255 to white.

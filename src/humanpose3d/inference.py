@@ -25,7 +25,7 @@ from humanpose3d.dataset.collator import Human36MCollator
 from humanpose3d.estimators.cues import CueNetworks
 from humanpose3d.estimators.weights import pick_device, sha256_of
 from humanpose3d.files import make_folder, write_report, write_whole
-from humanpose3d.images import UnreadableImage, ahead, find_images, read_image, without_twins
+from humanpose3d.images import UnreadableImage, ahead, batches, find_images, read_image, without_twins
 from humanpose3d.models.checkpoint import LoadedModel, load_model
 from humanpose3d.reports import StageReport, progress
 from humanpose3d.sample import PoseSample, make_key
@@ -99,7 +99,7 @@ def infer(
         progress("infer", len(names)) as bar,
     ):
         waiting: deque[Future[None]] = deque()
-        for batch in _batches(ahead(readers, read, without_twins(names, report), 2 * batch_size), batch_size):
+        for batch in batches(ahead(readers, read, without_twins(names, report), 2 * batch_size), batch_size):
             readable = [(name, image) for name, image in batch if isinstance(image, np.ndarray)]
             for name, problem in batch:
                 if isinstance(problem, str):
@@ -216,17 +216,6 @@ def _list_images(source: Path, target: Path) -> list[Path]:
     if not names:
         raise ValueError(f"no images in {source}; it needs image files (jpg, png, ...), in subfolders or directly")
     return names
-
-
-def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    batch = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _write_result(target: Path, result: Result, lifter: Lifter, legacy_npy: bool) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from humanpose3d.estimators.cues import CueNetworks
 from humanpose3d.files import make_folder, write_report
-from humanpose3d.images import UnreadableImage, ahead, find_images, read_image, without_twins
+from humanpose3d.images import UnreadableImage, ahead, batches, find_images, read_image, without_twins
 from humanpose3d.reports import StageReport, progress
 from humanpose3d.sidecars import Sidecar, is_complete, write_sidecar
 
@@ -71,7 +71,7 @@ def preprocess_folders(
         unique = without_twins(names, report)
         frames = ahead(readers, read, unique, 2 * batch_size)
         waiting: deque[Future[None]] = deque()
-        for batch in _batches(_readable(frames, report, bar.advance), batch_size):
+        for batch in batches(_readable(frames, report, bar.advance), batch_size):
             sidecars = networks.cues([frame.image for frame in batch if frame.image is not None])
             for frame, sidecar in zip(batch, sidecars, strict=True):
                 report.count("people", len(sidecar.people))
@@ -108,17 +108,6 @@ def _readable(frames: Iterable[Frame], report: StageReport, done: Callable[[], N
         else:
             report.count("complete_before")
         done()
-
-
-def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
-    batch: list[Frame] = []
-    for frame in frames:
-        batch.append(frame)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _finish(waiting: deque[Future[None]], leave: int, report: StageReport, done: Callable[[], None]) -> None:

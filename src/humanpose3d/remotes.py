@@ -13,20 +13,19 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+
+from humanpose3d.files import PART, whole_file
 
 RETRY_DELAYS_S = (1.0, 4.0, 15.0)  # between attempts; OneDrive's own "wait" answers are obeyed inside rclone
 COMMAND_LIMIT_S = 120.0  # for a listing or a small file
 SLOWEST_BYTES_PER_S = 100e3  # a transfer slower than this is given up
 OLDEST_RCLONE = (1, 65)
-PART = ".part"  # ends the name of a file that is still being written; never listed
 
 _REMOTE = re.compile(r"(?P<name>[\w.+@-]|[\w.+@][\w.+@ -]*[\w.+@-]):(?P<path>.*)", re.DOTALL)  # rclone's own rule
 _SHORTEST_NAME = 2 if os.name == "nt" else 1  # of a remote: where there are drive letters, C: is one
@@ -117,19 +116,6 @@ def open_store(location: str | Path) -> Store:
     if isinstance(location, Path) or match is None or len(match["name"]) < _SHORTEST_NAME or Path(text).exists():
         return LocalStore(Path(text).expanduser())
     return RcloneStore(match["name"], match["path"].strip("/") if match["path"] != "/" else "/")
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{PART}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 class LocalStore(Store):

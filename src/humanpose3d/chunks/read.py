@@ -20,7 +20,8 @@ from isal import igzip, isal_zlib
 from isal.igzip_lib import IsalError
 
 from humanpose3d.chunks.codec import BadSample
-from humanpose3d.remotes import LocalStore, Store, whole_file
+from humanpose3d.files import whole_file
+from humanpose3d.remotes import LocalStore, Store
 
 if TYPE_CHECKING:
     from humanpose3d.chunks.layout import ChunkEntry

@@ -29,7 +29,8 @@ from humanpose3d.chunks.layout import (
     has_chunks,
 )
 from humanpose3d.chunks.read import BLOCK, TableBuilder
-from humanpose3d.remotes import PART, LocalStore, RemoteError, Store
+from humanpose3d.files import PART
+from humanpose3d.remotes import LocalStore, RemoteError, Store
 from humanpose3d.reports import StageReport
 from humanpose3d.sample import SCHEMA_VERSION
 

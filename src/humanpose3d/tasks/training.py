@@ -21,8 +21,8 @@ from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from torch.utils.tensorboard import SummaryWriter
 
 from humanpose3d.config import TrainConfig
+from humanpose3d.files import whole_file
 from humanpose3d.models.checkpoint import ENTRY
-from humanpose3d.remotes import whole_file
 from humanpose3d.reports import QUIET_INTERVAL_S
 from humanpose3d.runs import BEST, LAST, checkpoints_folder
 from humanpose3d.sample import PoseBatch
