@@ -6,10 +6,13 @@ import pkgutil
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import humanpose3d
 from humanpose3d import config
+from tests.records import random_samples
+from tests.sets import write_set
 
 PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text()
@@ -53,3 +56,14 @@ def test_the_public_names_can_be_imported():
 def test_links_lead_somewhere():
     links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
     assert [link for link in links if not (PROJECT / link).exists()] == []
+
+
+def test_the_stock_webdataset_decoder_it_shows_reads_our_chunks(tmp_path):
+    write_set(tmp_path, random_samples(np.random.default_rng(0), 3), prefix="train")
+    example = re.search(r"```python\n(import io.*?)```", README, re.DOTALL)
+    assert example
+    found: dict = {}
+    exec(example[1].replace("shuffled/train/", f"{tmp_path}/"), found)
+    assert found["image"].dtype == np.uint8 and found["image"].shape[-1] == 3
+    assert found["depth"].dtype == np.float32 and found["depth"].ndim == 2 and 0 < found["depth"].max() < 66
+    assert found["meta"]["skeleton"] == "h36m_17"

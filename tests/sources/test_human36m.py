@@ -1,7 +1,6 @@
 """Human3.6M's 3DMPPE layout, on annotations written here and on the real samples where they are."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +8,6 @@ import pytest
 
 from humanpose3d.camera import camera_to_pixel
 from humanpose3d.sources import human36m
-
-SAMPLES = os.environ.get("HUMANPOSE3D_SAMPLES")
 
 
 def fail(what, why):
@@ -130,9 +127,8 @@ def test_missing_folders_are_named(corpus, tmp_path):
         read((corpus[0], tmp_path))
 
 
-@pytest.mark.skipif(not SAMPLES, reason="HUMANPOSE3D_SAMPLES names no folder of real samples")
-def test_real_frames_are_read_and_their_joints_lie_in_their_boxes():
-    root = Path(SAMPLES) / "human36m"
+def test_real_frames_are_read_and_their_joints_lie_in_their_boxes(samples):
+    root = samples / "human36m"
     frames = list(human36m.read_frames(root / "images", root / "annotations", ["1", "5", "7", "8"], skip=fail))
     assert [frame.subject for frame in frames] == ["S1", "S5", "S7", "S8"]
     for frame in frames:
