@@ -73,7 +73,10 @@ def main() -> int:
     )
     main_py = "main.py --config configs/studio_demo.yaml --chunks-dir demo/shuffled --cache-dir demo/cache/train"
     checkpoints = DEMO / "logs/demo/checkpoints"
-    name = "--resume demo" if (checkpoints / "last.pth").exists() else "--exp demo"
+    resumable = (checkpoints / "last.pth").exists()
+    if not resumable:  # a run killed before its first checkpoint has nothing to go on from
+        shutil.rmtree(DEMO / "logs/demo", ignore_errors=True)
+    name = "--resume demo" if resumable else "--exp demo"
     stage("train", "logs/demo/train_report.json", f"{main_py} --log-dir demo/logs {name}")
     best = checkpoints / "best_model.pth"
     stage(

@@ -90,3 +90,10 @@ def test_a_runs_settings_are_a_config_file(tmp_path):
     values = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert values["batch_size"] == 3 and values["weights"]["mse"] == 2.0
     assert "exp" not in values
+
+
+def test_a_runs_name_comes_before_a_folder_of_that_name_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    last = make_run(tmp_path / "logs", "demo")
+    assert find_checkpoint("demo", Path("logs")).resolve() == last

@@ -71,7 +71,7 @@ def find_checkpoint(resume: str, log_dir: Path) -> Path:
         if not found:
             raise FileNotFoundError(f"{log_dir} holds no run with checkpoints/{LAST} to go on from; leave out --resume")
         return found[-1]
-    for place in (Path(resume), log_dir / resume):
+    for place in (log_dir / resume, Path(resume)):  # a run's name first: a folder here may have the same
         if place.is_file():
             return place
         if place.is_dir():
