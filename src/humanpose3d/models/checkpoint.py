@@ -81,7 +81,12 @@ def _read(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path}: no such checkpoint; main.py writes them to LOG_DIR/RUN/checkpoints")
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except pickle.UnpicklingError:  # torch's own text tells how to run the code in it
+        raise ValueError(
+            f"{path}: not a whole checkpoint of main.py: it holds objects that only running its code would load, or "
+            "is damaged; give one from LOG_DIR/RUN/checkpoints"
+        ) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(f"{path}: not a whole checkpoint of main.py ({_line(error)})") from None
     if not isinstance(stored, dict):
         raise ValueError(f"{path}: not a checkpoint of main.py, it holds a {type(stored).__name__}")
