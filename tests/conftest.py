@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from humanpose3d.remotes import rclone_binary
+from tests.ports import free_port, wait_for_port
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ def _s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Remote]:
     root = tmp_path_factory.mktemp("s3")
     folder, config = root / "drive" / "bucket", root / "rclone.conf"
     folder.mkdir(parents=True)
-    port = _free_port()
+    port = free_port()
     config.write_text(
         f"[hp3dtest]\ntype = s3\nprovider = Rclone\nendpoint = http://127.0.0.1:{port}\n"
         "access_key_id = KEY\nsecret_access_key = SECRET\n"
@@ -46,7 +45,7 @@ def _s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Remote]:
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        _wait_for(port, server)
+        wait_for_port(port, server)
         yield S3Remote("hp3dtest:bucket", folder, config)
     finally:
         server.terminate()
@@ -59,24 +58,6 @@ def s3_remote(_s3_server: S3Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("RCLONE_CONFIG", str(_s3_server.config))
     name = tmp_path.name
     return S3Remote(f"{_s3_server.location}/{name}", _s3_server.folder / name, _s3_server.config)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def _wait_for(port: int, server: subprocess.Popen) -> None:
-    until = time.monotonic() + 20
-    while time.monotonic() < until:
-        assert server.poll() is None, "rclone serve s3 ended"
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.05)
-    raise AssertionError("rclone serve s3 did not start in 20 s")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from humanpose3d import remotes
-from humanpose3d.remotes import Entry, LocalStore, RcloneStore, RemoteError, Store, open_store
+from humanpose3d.remotes import Entry, LocalStore, RcloneStore, RemoteError, Store, open_store, rclone
+from humanpose3d.remotes.daemon import SWITCH
 
 
-@pytest.fixture(params=["folder", "remote"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+@pytest.fixture(params=["folder", "remote", "remote without a daemon"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     if request.param == "folder":
         return open_store(tmp_path / "store")
+    if request.param != "remote":
+        monkeypatch.setenv(SWITCH, "0")
     return open_store(request.getfixturevalue("s3_remote").location)
 
 
@@ -112,11 +114,12 @@ def test_a_drive_that_keeps_failing_ends_in_one_line(tmp_path: Path, monkeypatch
 def test_a_drive_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _fake_rclone(tmp_path / "rclone", monkeypatch, "exec sleep 60")
     with pytest.raises(RemoteError, match="no end after 0 s"):
-        remotes.run_rclone(["lsjson", "drive:folder"], limit_s=0.1)
+        rclone.run_rclone(["lsjson", "drive:folder"], limit_s=0.1)
 
 
 def _fake_rclone(path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr(remotes, "rclone_binary", lambda: path)
-    monkeypatch.setattr(remotes, "RETRY_DELAYS_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(rclone, "rclone_binary", lambda: path)
+    monkeypatch.setenv(SWITCH, "0")
+    monkeypatch.setattr(rclone, "RETRY_DELAYS_S", (0.0, 0.0, 0.0))

@@ -155,6 +155,8 @@ class RechunkConfig(Command):
     """Samples per chunk written."""
     seed: int = 42
     """Of the shuffle."""
+    shuffle: bool = True
+    """False (--no-shuffle): only another chunk size, the samples stay in their order."""
     keep_extracted_originals: bool = False
     """Also leave the samples as loose files, in extracted/ beside the chunks (a local output only)."""
     compress: Compress = "none"

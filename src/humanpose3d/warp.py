@@ -5,6 +5,8 @@ The one place where a crop, flip, turn, scale or shift is done; the chunker, aug
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 
@@ -124,7 +126,33 @@ def _warp_image(image: np.ndarray, warp: np.ndarray, size_wh: tuple[int, int]) -
         small = (max(width // factor, 1), max(height // factor, 1))
         image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
         warp = compose(_resize_warp(small, (width, height)), warp)
-    return cv2.warpAffine(image, warp, size_wh, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    # OpenCV 5 interpolates four channels faster than three, and slows down wherever it looks beyond the image: with a
+    # fourth channel and a border a view of 256 px takes 0.15 ms in place of 0.41, and differs by one level at most.
+    image, warp = _bordered(cv2.cvtColor(image, cv2.COLOR_RGB2RGBA), warp, size_wh)
+    view = cv2.warpAffine(image, warp, size_wh, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    return cv2.cvtColor(view, cv2.COLOR_RGBA2RGB)
+
+
+def _bordered(image: np.ndarray, warp: np.ndarray, size_wh: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """(the image with the black that its warp looks at around it, at most its own side each way; and its warp)."""
+    (a, b, x), (c, d, y) = warp.tolist()
+    height, width = image.shape[:2]
+    determinant = a * d - b * c
+    if not determinant:
+        return image, warp
+    # The view's middle and half its extent, on the image.
+    half_x, half_y = (size_wh[0] - 1) / 2.0, (size_wh[1] - 1) / 2.0
+    middle_x = (d * (half_x - x) - b * (half_y - y)) / determinant
+    middle_y = (a * (half_y - y) - c * (half_x - x)) / determinant
+    reach_x = (abs(d) * half_x + abs(b) * half_y) / abs(determinant) + 2.0
+    reach_y = (abs(c) * half_x + abs(a) * half_y) / abs(determinant) + 2.0
+    left, right = max(-math.floor(middle_x - reach_x), 0), max(math.ceil(middle_x + reach_x) - width + 1, 0)
+    top, bottom = max(-math.floor(middle_y - reach_y), 0), max(math.ceil(middle_y + reach_y) - height + 1, 0)
+    if left + right + top + bottom == 0 or max(left, right) > width or max(top, bottom) > height:
+        return image, warp
+    moved = warp.copy()
+    moved[:, 2] -= warp[:, :2] @ (left, top)
+    return cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT), moved
 
 
 def _warp_depth(

@@ -23,7 +23,7 @@ from tests.chunks.test_split import split
 
 def shuffle(tmp_path: Path, source: str | Path, target: str | Path, **changes: Any) -> StageReport:
     settings: dict[str, Any] = {
-        "chunk_size": 7, "seed": 42, "keep_extracted_originals": False, "compress": "none",
+        "chunk_size": 7, "seed": 42, "shuffle": True, "keep_extracted_originals": False, "compress": "none",
         "temp_dir": tmp_path / "temp", "max_bad": 0.01,
     }  # fmt: skip
     return rechunk(input_dir=str(source), output_dir=str(target), **(settings | changes))
@@ -177,16 +177,17 @@ def test_a_report_of_a_resumed_run_names_what_the_first_one_left_out(
     for file in (tmp_path / "chunks").iterdir():
         rewrite(file, lambda name, data: None if "000001" in name and name.endswith("png") else data)
     whole = shuffle(tmp_path, tmp_path / "chunks", tmp_path / "whole", chunk_size=1)
-    read, reads = rechunk_module._Samples.read, []
+    take, taken = rechunk_module._Samples.take, []
 
-    def cut(samples: Any, number: int) -> dict[str, bytes]:
-        reads.append(number)
-        if len(reads) == 12:
+    def cut(samples: Any, numbers: list[int]) -> list[Any]:
+        taken.extend(numbers)
+        if len(taken) >= 12:
             raise KeyboardInterrupt
-        return read(samples, number)
+        return take(samples, numbers)
 
+    monkeypatch.setattr(rechunk_module, "SAMPLES_PER_TASK", 1)
     with monkeypatch.context() as patched:
-        patched.setattr(rechunk_module._Samples, "read", cut)
+        patched.setattr(rechunk_module._Samples, "take", cut)
         with pytest.raises(KeyboardInterrupt):
             shuffle(tmp_path, tmp_path / "chunks", tmp_path / "cut", chunk_size=1)
     resumed = shuffle(tmp_path, tmp_path / "chunks", tmp_path / "cut", chunk_size=1)
@@ -234,3 +235,24 @@ def test_a_disk_too_small_for_the_chunks_is_said_before_they_are_fetched(
     monkeypatch.setattr(rechunk_module.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10})())
     with pytest.raises(OSError, match="has 0.0 GB free; name a roomier disk with --temp-dir"):
         shuffle(tmp_path, tmp_path / "chunks", tmp_path / "out")
+
+
+def test_without_a_shuffle_the_order_stays(tmp_path: Path, source: Path) -> None:
+    shuffle(tmp_path, source, tmp_path / "out", shuffle=False)
+    assert read_set(tmp_path / "out", tmp_path / "x") == read_set(source, tmp_path / "x")
+    assert [entry.samples for entry in read_index(open_store(tmp_path / "out")).chunks] == [7] * 5 + [5]
+
+
+def test_damage_found_while_copying_leaves_nothing_of_it(tmp_path: Path, source: Path) -> None:
+    chunk = sorted(source.glob("*.tar"))[1]
+    whole = bytearray(chunk.read_bytes())
+    at = whole.index(b"\xff\xd8\xff") + 200  # inside a JPEG: its ends are well
+    damaged = whole.copy()
+    damaged[at] ^= 0xFF
+    chunk.write_bytes(damaged)
+    with pytest.raises(ValueError, match=f"{chunk.name} does not have the checksum that index.json says"):
+        shuffle(tmp_path, source, tmp_path / "out")
+    chunk.write_bytes(whole)
+    shuffle(tmp_path, source, tmp_path / "out")
+    shuffle(tmp_path, source, tmp_path / "straight")
+    assert hashes(tmp_path / "out") == hashes(tmp_path / "straight")

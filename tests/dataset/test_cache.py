@@ -1,5 +1,6 @@
 """Chunks of a remote on this machine: whole, checked, shared, bounded, and safe after a kill."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -216,9 +217,68 @@ def test_a_killed_fetch_leaves_nothing_in_the_way(chunk_set, tmp_path):
     assert not cached(cache)
     entries = entries_of(chunk_set)
     ChunkCache(Drive(chunk_set), cache, PLENTY).take(entries[1]).release()
-    assert not list((cache / "fetching").iterdir()), "the next fetch sweeps up"
+    assert len(list((cache / "fetching").iterdir())) == 1, "it waits for somebody to go on with it"
     with ChunkCache(Drive(chunk_set), cache, PLENTY).take(entries[0]) as lease:
         assert lease.path.read_bytes() == (chunk_set / entries[0].file).read_bytes()
+
+
+def test_what_a_killed_fetch_left_goes_after_an_hour_or_when_the_room_is_needed(chunk_set, tmp_path, monkeypatch):
+    entries = entries_of(chunk_set)
+    cache = ChunkCache(Drive(chunk_set), tmp_path, PLENTY)
+    for chunk, make_due in ((1, "age"), (2, "room")):
+        left = tmp_path / "fetching" / f"left{chunk}"
+        left.mkdir(parents=True)
+        (left / "reserved").touch()
+        if make_due == "age":
+            os.utime(left / "reserved", (0, 0))
+        else:
+            sizes = iter([10, 10])  # of the disk, before and after the sweep
+            monkeypatch.setattr(
+                cache_module.shutil, "disk_usage", lambda path, sizes=sizes: SimpleNamespace(free=next(sizes, PLENTY))
+            )
+        cache.take(entries[chunk]).release()
+        assert not left.exists()
+
+
+def test_a_disk_that_others_fill_ends_in_one_line_not_in_quarantine(chunk_set, tmp_path):
+    class Full(Drive):
+        def get(self, name, path, *, size=None):
+            self.fetched.append(name)
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    drive = Full(chunk_set)
+    with pytest.raises(CacheFull, match="--cache-dir"):
+        ChunkCache(drive, tmp_path, PLENTY).take(entries_of(chunk_set)[0])
+    assert len(drive.fetched) == 3 and not list((tmp_path / "fetching").iterdir())
+
+
+def test_a_disk_with_room_for_two_chunks_serves_all_of_them(chunk_set, tmp_path):
+    """A real small disk; the cache may use more than it has."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    entries = entries_of(chunk_set)
+    size = 4 * max(entry.bytes for entry in entries)
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(disk)], capture_output=True
+    ).returncode:
+        pytest.skip("this user cannot mount a small disk")
+    try:
+        cache = ChunkCache(Drive(chunk_set), disk, PLENTY)
+        for entry in entries:
+            with cache.take(entry) as lease:
+                assert lease.path.read_bytes() == (chunk_set / entry.file).read_bytes()
+        somebodys = os.open(disk / "somebody's", os.O_CREAT | os.O_WRONLY)
+        with pytest.raises(OSError, match="No space"):
+            while True:
+                os.write(somebodys, bytes(4096))
+        os.close(somebodys)
+        held = [cache.take(entry) for entry in entries if cache._path(entry).is_file()]
+        absent = next(entry for entry in entries if not cache._path(entry).is_file())
+        with pytest.raises(CacheFull, match="--cache-dir"):
+            cache.take(absent)
+        del held
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 def test_waiting_for_another_process_has_a_limit(chunk_set, tmp_path, monkeypatch):

@@ -24,6 +24,14 @@ from tests.dataset.chunk_sets import Drive, write_set
 
 SAMPLES, CHUNK = 46, 5  # ten chunks, the last with one sample: three windows
 
+NONE = {"num_workers": 0}
+THREAD, THREADS = ({"num_workers": number, "workers": "threads"} for number in (1, 3))
+PROCESS, PROCESSES = ({"num_workers": number, "workers": "processes"} for number in (1, 2))
+
+
+def named(workers: dict) -> str:
+    return f"{workers['num_workers']} {workers.get('workers', '')}".strip()
+
 
 def keys(samples, counted):
     """A collate function: what came, and what of it counts."""
@@ -177,24 +185,26 @@ def test_an_epoch_has_every_sample_once_but_the_last_partial_batch(bare_set):
     assert len(set(flat(found))) == 45
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [THREAD, THREADS, PROCESS, PROCESSES], ids=named)
 def test_any_number_of_workers_gives_the_same_batches(chunk_set, workers):
     changes = {"collate": draws, "dataset_changes": {"transform": draw}}
-    alone, helped = loader(chunk_set, **changes), loader(chunk_set, num_workers=workers, **changes)
+    alone, helped = loader(chunk_set, **changes), loader(chunk_set, **workers, **changes)
     assert batches_of(alone, 25) == batches_of(helped, 25)  # over two ends of an epoch, the workers staying
     helped.close()
 
 
-@pytest.mark.parametrize(("before", "after"), [(0, 2), (2, 0), (1, 2)])
+@pytest.mark.parametrize(
+    ("before", "after"), [(NONE, THREADS), (THREADS, NONE), (THREAD, PROCESSES), (PROCESSES, THREADS)], ids=named
+)
 def test_resuming_goes_on_with_the_very_next_sample(chunk_set, before, after):
     changes = {"collate": draws, "dataset_changes": {"transform": draw}}
     whole = batches_of(loader(chunk_set, **changes), 30)
-    first = loader(chunk_set, num_workers=before, **changes)
+    first = loader(chunk_set, **before, **changes)
     start = batches_of(first, 14)  # in the second epoch, with more prepared by workers than was handed out
     state = first.state_dict()
     first.close()
     assert (state["epoch"], state["samples"]) == (1, 3 * 4)
-    second = loader(chunk_set, num_workers=after, **changes)
+    second = loader(chunk_set, **after, **changes)
     second.load_state_dict(state)
     assert start + batches_of(second, 16) == whole
     second.close()
@@ -377,12 +387,12 @@ def test_a_stand_in_is_of_the_same_window(bare_set, tmp_path):
     assert {each.name.split(":")[1] for each in source.take_quarantined()} == broken and not source.take_quarantined()
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [NONE, THREADS, PROCESSES], ids=named)
 def test_what_is_left_out_is_named_once_with_its_reason(bare_set, tmp_path, workers, caplog):
     folder = copied(bare_set, tmp_path / "set")
     [broken] = damage(folder, 1, 1)
     name = cut(folder, 8)
-    source = loader(folder, num_workers=workers)
+    source = loader(folder, **workers)
     batches_of(source, 33)
     source.close()
     assert source.quarantined.keys() == {f"train_000001.tar:{broken}", name}
@@ -407,12 +417,12 @@ def healthy_in_epoch(folder, epoch) -> StreamingLoader:
     return source
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [NONE, THREADS, PROCESS], ids=named)
 def test_a_window_with_nothing_left_ends_in_one_clear_line(bare_set, tmp_path, workers):
     folder = copied(bare_set, tmp_path / "set")
     for chunk in range(10):
         cut(folder, chunk)
-    source = loader(folder, num_workers=workers)
+    source = loader(folder, **workers)
     with pytest.raises(BrokenWindow, match="nothing can be read from train_") as error:
         next(iter(source))
     assert "\n" not in str(error.value) and str(folder) in str(error.value)
@@ -429,9 +439,10 @@ def test_attempts_are_bounded(tmp_path):
     assert len(source.take_quarantined()) == 64
 
 
-def test_a_users_mistake_comes_out_of_a_worker_as_it_is(chunk_set):
+@pytest.mark.parametrize("workers", [THREADS, PROCESS], ids=named)
+def test_a_users_mistake_comes_out_of_a_worker_as_it_is(chunk_set, workers):
     collate = Human36MCollator("coco_17", "coco_17")
-    source = loader(chunk_set, collate=collate, num_workers=1, dataset_changes={"transform": FitView(32)})
+    source = loader(chunk_set, collate=collate, **workers, dataset_changes={"transform": FitView(32)})
     with pytest.raises(ValueError, match="joints are in skeleton 'h36m_17', but the model wants 'coco_17'") as error:
         next(iter(source))
     assert "\n" not in str(error.value)
@@ -441,11 +452,11 @@ def test_a_users_mistake_comes_out_of_a_worker_as_it_is(chunk_set):
 # --- remotes and packed chunks ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [NONE, THREADS, PROCESSES], ids=named)
 def test_a_remote_gives_the_same_batches_through_a_small_cache(bare_set, tmp_path, workers):
     limit = 5 * max(entry.bytes for entry in read_index(LocalStore(bare_set)).chunks)
     drive = Drive(bare_set, log=tmp_path / "log")
-    source = loader(drive, num_workers=workers, dataset_changes={"cache_dir": tmp_path / "cache", "cache_bytes": limit})
+    source = loader(drive, **workers, dataset_changes={"cache_dir": tmp_path / "cache", "cache_bytes": limit})
     assert batches_of(source, 22) == batches_of(loader(bare_set), 22)
     source.close()
 
@@ -503,12 +514,13 @@ def test_a_chunk_gone_from_the_remote_is_quarantined(bare_set, tmp_path, monkeyp
 # --- the whole road, and what it costs --------------------------------------------------------------------------------
 
 
-def test_batches_of_views_are_the_same_with_and_without_workers(chunk_set):
+@pytest.mark.parametrize("workers", [THREADS, PROCESSES], ids=named)
+def test_batches_of_views_are_the_same_with_and_without_workers(chunk_set, workers):
     changes = {
         "collate": Human36MCollator("h36m_17", "coco_17"),
         "dataset_changes": {"fields": ("image", "depth_m"), "transform": PoseAugmentor(AugmentationConfig(), 24)},
     }
-    helped = loader(chunk_set, num_workers=2, **changes)
+    helped = loader(chunk_set, **workers, **changes)
     for here, there in zip(loader(chunk_set, **changes), helped, strict=True):
         assert here.keys == there.keys
         for name, value in vars(here).items():

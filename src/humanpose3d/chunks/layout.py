@@ -220,6 +220,7 @@ class SetFacts:
         self.keypoint_skeleton: str | None = None
         self.members: Counter[str] = Counter()
         self._estimators: set[bytes] = set()
+        self._last: Any = None  # estimators of the sample before: nearly always the same, and comparing is cheap
 
     @property
     def estimators(self) -> list[Any]:
@@ -231,10 +232,12 @@ class SetFacts:
         skeleton = _same(key, "skeleton", self.skeleton, meta)
         keypoint_skeleton = _same(key, "keypoint_skeleton", self.keypoint_skeleton, meta)
         self.skeleton, self.keypoint_skeleton = skeleton, keypoint_skeleton
-        self.members.update(tuple(extensions))
+        for extension in extensions:
+            self.members[extension] += 1
         provenance = meta.get("provenance")
-        if isinstance(provenance, dict) and "estimators" in provenance:
-            self._estimators.add(orjson.dumps(provenance["estimators"], option=orjson.OPT_SORT_KEYS))
+        if isinstance(provenance, dict) and "estimators" in provenance and provenance["estimators"] != self._last:
+            self._last = provenance["estimators"]
+            self._estimators.add(orjson.dumps(self._last, option=orjson.OPT_SORT_KEYS))
         subject = meta.get("subject")
         return subject if isinstance(subject, str) else UNKNOWN_SUBJECT
 

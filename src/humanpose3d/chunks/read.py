@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tarfile
+import threading
 from array import array
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -90,14 +91,17 @@ class OffsetTable:
         """As an `.idx` file, whole or not at all."""
         with whole_file(path) as temporary, temporary.open("w") as file:
             file.write(f"{IDX_VERSION} {len(self)}\n")
-            for index in range(len(self)):
-                file.write(" ".join(self._idx_fields(index)) + "\n")
-
-    def _idx_fields(self, index: int) -> Iterator[str]:
-        key, columns = self.key(index), {extension: column for column, extension in enumerate(self.extensions)}
-        for extension in self.extensions_of(index):
-            offset, size = self.offsets[index, columns[extension]], self.sizes[index, columns[extension]]
-            yield f"{extension} {offset} {size} {key}.{extension}"
+            order = np.argsort(self.offsets, axis=1, kind="stable")
+            for key, columns, offsets, sizes in zip(
+                self.keys.tolist(), order.tolist(), self.offsets.tolist(), self.sizes.tolist(), strict=True
+            ):
+                name = key.decode()
+                members = (
+                    f"{self.extensions[column]} {offsets[column]} {sizes[column]} {name}.{self.extensions[column]}"
+                    for column in columns
+                    if offsets[column] >= 0
+                )
+                file.write(" ".join(members) + "\n")
 
 
 class TableBuilder:
@@ -107,6 +111,7 @@ class TableBuilder:
         self.keys: list[bytes] = []
         self.columns: dict[str, int] = {}
         self.members = (array("q"), array("q"), array("q"), array("q"))  # sample, column, offset, size
+        self._key: str | None = None
         self._seen: set[str] = set()
 
     def add(self, name: str, offset: int, size: int, path: Path) -> None:
@@ -114,15 +119,23 @@ class TableBuilder:
         key, extension = split_name(name)
         if not key or key.endswith("/"):
             return  # a hidden file is no sample
-        if not self.keys or self.keys[-1] != key.encode():
+        self.add_member(key, extension, offset, size, path)
+
+    def add_member(self, key: str, extension: str, offset: int, size: int, path: Path) -> None:
+        """`add` of a name that is cut already."""
+        if key != self._key:
+            self._key = key
             self.keys.append(key.encode())
             self._seen.clear()
         if extension in self._seen:
             raise ValueError(f"{path}: sample {key} has two members '{extension}'; make this chunk again")
         self._seen.add(extension)
         column = self.columns.setdefault(extension, len(self.columns))
-        for values, value in zip(self.members, (len(self.keys) - 1, column, offset, size), strict=True):
-            values.append(value)
+        samples, columns, offsets, sizes = self.members
+        samples.append(len(self.keys) - 1)
+        columns.append(column)
+        offsets.append(offset)
+        sizes.append(size)
 
     def table(self) -> OffsetTable:
         shape = (len(self.keys), len(self.columns))
@@ -141,20 +154,29 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 class Chunk:
-    """One uncompressed chunk on this machine. Cheap to make and to send to another process: files open on first use."""
+    """One uncompressed chunk on this machine. Cheap to make and to send to another process: files open on first use.
+
+    Threads may read it at the same time.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.lease: Any = None  # what keeps the file from being removed, held as long as the chunk
         self._table: OffsetTable | None = None
         self._file: int | None = None
+        self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_table": None, "_file": None}
+        return {"path": self.path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"])  # type: ignore[misc]
 
     @property
     def table(self) -> OffsetTable:
         if self._table is None:
-            self._table = _table_of(self.path)
+            with self._lock:
+                self._table = self._table or _table_of(self.path)
         return self._table
 
     def __len__(self) -> int:
@@ -170,15 +192,17 @@ class Chunk:
             if extensions is None or extension in extensions:
                 column = table.extensions.index(extension)
                 size = int(table.sizes[index, column])
-                data = os.pread(self._descriptor(), size, int(table.offsets[index, column]))
+                data = os.pread(self.descriptor(), size, int(table.offsets[index, column]))
                 if len(data) != size:
                     raise BadSample(table.key(index), f"{extension} is cut short")
                 members[extension] = data
         return members
 
-    def _descriptor(self) -> int:
+    def descriptor(self) -> int:
+        """The open file, for `os.pread`. It stays this object's."""
         if self._file is None:
-            self._file = os.open(self.path, os.O_RDONLY)
+            with self._lock:
+                self._file = os.open(self.path, os.O_RDONLY) if self._file is None else self._file
         return self._file
 
     def close(self) -> None:
@@ -244,10 +268,13 @@ def fetch_chunk(store: Store, entry: ChunkEntry, path: Path) -> None:
 
 
 @contextmanager
-def borrowed_chunk(store: Store, entry: ChunkEntry, folder: Path) -> Iterator[Chunk]:
-    """A chunk of a store, read where it lies if it can be, else from a copy in `folder`, gone when the block ends."""
+def borrowed_chunk(store: Store, entry: ChunkEntry, folder: Path, *, verify: bool = True) -> Iterator[Chunk]:
+    """A chunk of a store, read where it lies if it can be, else from a copy in `folder`, gone when the block ends.
+
+    verify: False leaves it to the caller to compare a chunk that is read where it lies with its entry.
+    """
     if isinstance(store, LocalStore) and not is_compressed(entry.file):
-        verify_chunk(store.local_path(entry.file), entry)
+        verify_chunk(store.local_path(entry.file), entry, content=verify)
         yield open_indexed(store.local_path(entry.file), entry)
         return
     path = folder / f"{entry.file.split('.')[0]}.tar"
@@ -269,14 +296,15 @@ def open_indexed(path: Path, entry: ChunkEntry) -> Chunk:
 _REMEDY = "copy it again from where it came, or remove it and index what is left with 'humanpose3d index'"
 
 
-def verify_chunk(path: Path, entry: ChunkEntry, named: str = "") -> None:
-    """ValueError where a chunk's file is not the one its entry in the index was written for."""
+def verify_chunk(path: Path, entry: ChunkEntry, named: str = "", *, content: bool = True) -> None:
+    """ValueError where a chunk's file is not the one its entry in the index was written for; by its size alone, without
+    `content`."""
     if not path.is_file():
         raise FileNotFoundError(f"{named or path} is missing; {_REMEDY}")
     size = path.stat().st_size
     if size != entry.bytes:
         raise ValueError(f"{named or path} has {size} bytes where index.json says {entry.bytes}; {_REMEDY}")
-    if file_crc32(path) != entry.crc32:
+    if content and file_crc32(path) != entry.crc32:
         raise ValueError(f"{named or path} does not have the checksum that index.json says; {_REMEDY}")
 
 

@@ -9,14 +9,18 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from humanpose3d.chunks.codec import BadSample, check_sample
 from humanpose3d.chunks.layout import ChunkEntry, ChunkIndex, has_chunks, read_index
-from humanpose3d.chunks.read import Chunk, fetch_chunk, is_compressed, open_indexed, verify_chunk
+from humanpose3d.chunks.read import fetch_chunk, is_compressed, open_indexed, verify_chunk
+from humanpose3d.chunks.transfer import SAMPLES_PER_TASK, TASKS_AHEAD, SourceChunk, Taken
 from humanpose3d.chunks.write import ChunkSetWriter, job_folder, refuse_same_place, report_state, restore_report
+from humanpose3d.images import ahead, batches
 from humanpose3d.remotes import LocalStore, Store, open_store
 from humanpose3d.reports import StageReport, progress
 
@@ -32,6 +36,7 @@ def rechunk(
     output_dir: str,
     chunk_size: int,
     seed: int,
+    shuffle: bool,
     keep_extracted_originals: bool,
     compress: str,
     temp_dir: Path,
@@ -49,7 +54,7 @@ def rechunk(
     for part in _parts(source):
         of_part = _rechunk_part(
             source.child(part) if part else source, target.child(part) if part else target, chunk_size=chunk_size,
-            seed=seed, keep=keep_extracted_originals, compress=compress, temp_dir=temp_dir,
+            seed=seed if shuffle else None, keep=keep_extracted_originals, compress=compress, temp_dir=temp_dir,
         )  # fmt: skip
         _merge(report, of_part, part)
     report.facts["output"] = target.location
@@ -80,7 +85,7 @@ def _rechunk_part(
     target: Store,
     *,
     chunk_size: int,
-    seed: int,
+    seed: int | None,
     keep: bool,
     compress: str,
     temp_dir: Path,
@@ -98,15 +103,24 @@ def _rechunk_part(
         if writer.state is not None:
             restore_report(report, writer.state)
         if writer.index is None:
-            samples = _Samples(_bring(source, index, temporary / "chunks"))
+            samples = _Samples(_bring(source, index, temporary / "chunks", verify=writer.position > 0))
             extracted = target.child(EXTRACTED) if keep else None
-            _write_all(writer, samples, global_order(index.samples, seed), report, extracted)
+            _write_all(writer, samples, _order(index.samples, seed), report, extracted)
+            try:
+                samples.verify()
+            except ValueError:
+                writer.start_over()
+                raise
         written = writer.finish(why_none=report.skipped_line() or f"{source.location} is empty")
     shutil.rmtree(temporary, ignore_errors=True)
     report.counts.update(samples=written.samples, chunks=len(written.chunks))
     report.facts.update(samples=written.samples, chunks=len(written.chunks))
     report.summary = f"{written.samples} in {len(written.chunks)} chunks"
     return report
+
+
+def _order(count: int, seed: int | None) -> np.ndarray:
+    return np.arange(count) if seed is None else global_order(count, seed)
 
 
 def global_order(count: int, seed: int) -> np.ndarray:
@@ -118,27 +132,31 @@ def _write_all(
     writer: ChunkSetWriter, samples: _Samples, order: np.ndarray, report: StageReport, extracted: Store | None
 ) -> None:
     repeated = samples.repeated_keys()
-    with progress("rechunk", len(order)) as bar:
-        bar.advance(writer.position)
-        for position in range(writer.position, len(order)):
-            number = int(order[position])
-            key = samples.key(number)
+    first = writer.position
+    with progress("rechunk", len(order)) as bar, ThreadPoolExecutor(1) as pool:
+        bar.advance(first)
+        tasks = batches(order[first:].tolist(), SAMPLES_PER_TASK)
+        ready = chain.from_iterable(ahead(pool, samples.take, tasks, TASKS_AHEAD))
+        for position, (number, taken) in enumerate(ready, start=first):
             try:
                 if number in repeated:
-                    raise BadSample(key, "its key is used twice")
-                members = samples.read(number)
-                meta = check_sample(key, members)
+                    raise BadSample(taken.key, "its key is used twice")
+                if taken.fault is not None:
+                    raise taken.fault
                 if extracted is not None:  # first: a chunk that is whole has all its samples extracted
-                    for extension, data in members.items():
-                        extracted.write_bytes(f"{key}.{extension}", data)
-                writer.write(position, key, members, meta)
+                    for extension, data in taken.members().items():
+                        extracted.write_bytes(f"{taken.key}.{extension}", data)
+                writer.take_over(position, taken)
             except BadSample as bad:
                 report.skip(bad.key, bad.reason)
             bar.advance()
 
 
-def _bring(source: Store, index: ChunkIndex, folder: Path) -> list[Chunk]:
-    """Every chunk, readable in place and checked against the index: where it lies, else as a copy in `folder`."""
+def _bring(source: Store, index: ChunkIndex, folder: Path, *, verify: bool) -> list[SourceChunk]:
+    """Every chunk, readable in place: where it lies, else as a copy in `folder`, which is checked against the index.
+
+    verify: check now what lies in place too. Otherwise its pieces are checked as they are read, where they can be.
+    """
     paths = {entry.number: _place_of(source, entry, folder) for entry in index.chunks}
     missing = [
         entry for entry in index.chunks if paths[entry.number].parent == folder and not paths[entry.number].is_file()
@@ -150,9 +168,10 @@ def _bring(source: Store, index: ChunkIndex, folder: Path) -> list[Chunk]:
             path = paths[entry.number]
             if entry in missing:
                 fetch_chunk(source, entry, path)
-            elif path.parent != folder:
-                verify_chunk(path, entry)
-            chunks.append(open_indexed(path, entry))
+            checked = path.parent == folder
+            if not checked:
+                verify_chunk(path, entry, content=verify)
+            chunks.append(SourceChunk(open_indexed(path, entry), entry, checked=checked or verify))
             bar.advance()
     return chunks
 
@@ -178,36 +197,38 @@ def _refuse_without_room(folder: Path, needed: int) -> None:
 class _Samples:
     """All samples of some chunks under one number, a bounded number of files open."""
 
-    def __init__(self, chunks: list[Chunk]) -> None:
-        self._chunks = chunks
-        self._ends = np.cumsum([len(chunk) for chunk in chunks])
+    def __init__(self, sources: list[SourceChunk]) -> None:
+        self._sources = sources
+        self._ends = np.cumsum([len(source.chunk) for source in sources])
         self._used: OrderedDict[int, None] = OrderedDict()  # chunks with an open file, the longest unused first
 
-    def key(self, number: int) -> str:
-        chunk, index = self._find(number)
-        return self._chunks[chunk].key(index)
+    def take(self, numbers: list[int]) -> list[tuple[int, Taken]]:
+        """These samples, read and checked."""
+        return [(number, self._take(number)) for number in numbers]
 
-    def read(self, number: int) -> dict[str, bytes]:
-        chunk, index = self._find(number)
-        self._used[chunk] = None
-        self._used.move_to_end(chunk)
+    def _take(self, number: int) -> Taken:
+        place = int(np.searchsorted(self._ends, number, side="right"))
+        self._used[place] = None
+        self._used.move_to_end(place)
         if len(self._used) > OPEN_AT_MOST:
-            self._chunks[self._used.popitem(last=False)[0]].close()
-        return self._chunks[chunk].read(index)
+            self._sources[self._used.popitem(last=False)[0]].chunk.close()
+        first = int(self._ends[place - 1]) if place else 0
+        return self._sources[place].take(number - first, check_sample)
+
+    def verify(self) -> None:
+        """ValueError where a chunk was not what the index says. All samples must have been taken."""
+        for source in self._sources:
+            source.verify()
 
     def repeated_keys(self) -> frozenset[int]:
         """The numbers of samples whose key an earlier one has: side by side in a chunk the two would become one."""
         digests = np.array(
             [
                 int.from_bytes(hashlib.blake2b(bytes(key), digest_size=8).digest(), "big")
-                for chunk in self._chunks
-                for key in chunk.table.keys
+                for source in self._sources
+                for key in source.chunk.table.keys
             ],
             dtype=np.uint64,
         )
         _, first = np.unique(digests, return_index=True)
         return frozenset(np.setdiff1d(np.arange(len(digests)), first).tolist())
-
-    def _find(self, number: int) -> tuple[int, int]:
-        chunk = int(np.searchsorted(self._ends, number, side="right"))
-        return chunk, number - (int(self._ends[chunk - 1]) if chunk else 0)

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 
 from humanpose3d.chunks.codec import BadSample, decode_meta
 from humanpose3d.chunks.layout import UNKNOWN_SUBJECT, ChunkEntry, ChunkIndex, read_index
-from humanpose3d.chunks.read import Chunk, borrowed_chunk
+from humanpose3d.chunks.read import borrowed_chunk
+from humanpose3d.chunks.transfer import SAMPLES_PER_TASK, TASKS_AHEAD, SourceChunk, Taken
 from humanpose3d.chunks.write import ChunkSetWriter, job_folder, refuse_same_place, report_state, restore_report
+from humanpose3d.images import ahead, batches
 from humanpose3d.remotes import Store, open_store
 from humanpose3d.reports import Progress, StageReport, progress
 from humanpose3d.sample import normalise_subject
@@ -94,39 +98,59 @@ def _split(
     bar: Progress,
 ) -> None:
     first = 0  # position of a chunk's first sample in the whole set
-    for entry in index.chunks:
-        positions = range(first, first + entry.samples)
-        first += entry.samples
-        if positions and _wanted_samples(entry, part_of) and any(w.wants(positions[-1]) for w in writers.values()):
-            with borrowed_chunk(source, entry, folder) as chunk:
-                for position, key, members in _samples(chunk, positions, writers):
-                    _move(position, key, members, writers, part_of, report)
-        bar.advance(entry.samples)
+    with ThreadPoolExecutor(1) as pool:
+        for entry in index.chunks:
+            positions = range(first, first + entry.samples)
+            first += entry.samples
+            if positions and _wanted_samples(entry, part_of) and any(w.wants(positions[-1]) for w in writers.values()):
+                with borrowed_chunk(source, entry, folder, verify=False) as chunk:
+                    in_place = chunk.path.parent != folder
+                    _split_chunk(
+                        SourceChunk(chunk, entry, checked=not in_place), positions, writers, part_of, report, pool
+                    )
+            bar.advance(entry.samples)
 
 
-def _samples(
-    chunk: Chunk, positions: range, writers: Mapping[str, ChunkSetWriter]
-) -> Iterator[tuple[int, str, dict[str, bytes]]]:
-    for number, position in enumerate(positions):
-        if any(writer.wants(position) for writer in writers.values()):
-            yield position, chunk.key(number), chunk.read(number)
-
-
-def _move(
-    position: int,
-    key: str,
-    members: dict[str, bytes],
+def _split_chunk(
+    source: SourceChunk,
+    positions: range,
     writers: Mapping[str, ChunkSetWriter],
     part_of: Mapping[str, str],
     report: StageReport,
+    pool: ThreadPoolExecutor,
 ) -> None:
+    numbers = [
+        number
+        for number, position in enumerate(positions)
+        if source.must_be_read_whole or any(writer.wants(position) for writer in writers.values())
+    ]
+
+    def take(some: list[int]) -> list[tuple[int, Taken]]:
+        return [(positions[number], source.take(number, decode_meta)) for number in some]
+
+    for position, taken in chain.from_iterable(ahead(pool, take, batches(numbers, SAMPLES_PER_TASK), TASKS_AHEAD)):
+        _move(position, taken, writers, part_of, report)
     try:
-        meta = decode_meta(key, members)
-        if not isinstance(meta.get("subject"), str):
-            raise BadSample(key, "meta.json has no subject")
-        part = part_of.get(normalise_subject(meta["subject"]))
+        source.verify()
+    except ValueError:
+        for writer in writers.values():
+            writer.start_over()
+        raise
+
+
+def _move(
+    position: int, taken: Taken, writers: Mapping[str, ChunkSetWriter], part_of: Mapping[str, str], report: StageReport
+) -> None:
+    if not any(writer.wants(position) for writer in writers.values()):
+        return
+    try:
+        if taken.fault is not None:
+            raise taken.fault
+        if not isinstance(taken.meta.get("subject"), str):
+            raise BadSample(taken.key, "meta.json has no subject")
+        part = part_of.get(normalise_subject(taken.meta["subject"]))
         if part is not None and writers[part].wants(position):
-            writers[part].write(position, key, members, meta)
+            writers[part].take_over(position, taken)
     except BadSample as bad:
         report.skip(bad.key, bad.reason)
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +19,7 @@ from typing import IO, Any
 import orjson
 from isal import isal_zlib
 
-from humanpose3d.chunks.codec import LONGEST_NAME, SAMPLE_MEMBERS, BadSample, check_key, decode_meta
+from humanpose3d.chunks.codec import LONGEST_NAME, BadSample, check_key, decode_meta
 from humanpose3d.chunks.layout import (
     BUILDING,
     INDEX,
@@ -29,6 +30,7 @@ from humanpose3d.chunks.layout import (
     has_chunks,
 )
 from humanpose3d.chunks.read import BLOCK, TableBuilder
+from humanpose3d.chunks.transfer import Piece, Taken, canonical_order, member_header
 from humanpose3d.files import PART
 from humanpose3d.remotes import LocalStore, RemoteError, Store
 from humanpose3d.reports import StageReport
@@ -84,15 +86,38 @@ class ChunkSetWriter:
 
         BadSample, and nothing is written, for a sample that cannot stand in a chunk.
         """
-        assert self.wants(position)
         meta = decode_meta(key, members) if meta is None else meta
+        with self._appending(position, key, members, meta) as (chunk, subject):
+            chunk.write(key, members, subject)
+
+    def take_over(self, position: int, taken: Taken) -> None:
+        """Appends a sample of another chunk: in one piece, where it lies there as we would write it."""
+        if not isinstance(taken.content, Piece):
+            return self.write(position, taken.key, taken.content, taken.meta)
+        extensions = [extension for extension, _, _ in taken.content.parts]
+        with self._appending(position, taken.key, extensions, taken.meta) as (chunk, subject):
+            chunk.write_piece(taken.key, taken.content, subject)
+
+    @contextmanager
+    def _appending(
+        self, position: int, key: str, extensions: Collection[str], meta: Mapping[str, Any]
+    ) -> Iterator[tuple[_ChunkWriter, str]]:
+        """The chunk that takes the sample, and its subject; finished afterwards if that was its last."""
+        assert self.wants(position)
         with self._explained():
             chunk = self._open or self._next_chunk()
-            chunk.check(key, members)
-            subject = self._facts.add(key, meta, members)
-            chunk.write(key, members, subject)
+            chunk.check(key, extensions)
+            yield chunk, self._facts.add(key, meta, extensions)
             if chunk.samples == self.chunk_size:
                 self._finish_chunk(position + 1)
+
+    def start_over(self) -> None:
+        """Forgets all that was written: what it was read from is damaged. A rerun begins from the start."""
+        if self._open is not None:
+            self._open.discard()
+            self._open = None
+        self._entries, self._facts, self.position = [], SetFacts(), 0
+        self._save(0)
 
     @property
     def samples(self) -> int:
@@ -240,11 +265,13 @@ class ChunkSetWriter:
 
 
 class _ChunkWriter:
-    """One tar being written under a temporary name, its length and checksum counted on the way."""
+    """One tar being written under a temporary name, its length and checksum counted on the way.
+
+    Byte for byte what `webdataset.TarWriter` writes, without its stream of 10 kB pieces, which costs several times as
+    much as the copying, and without importing torch.
+    """
 
     def __init__(self, path: Path, file: str, number: int, compress: str) -> None:
-        from webdataset import TarWriter  # imports torch where it is installed: not for those who only read
-
         self.path, self.file, self.number = path, file, number
         self.subjects: Counter[str] = Counter()
         self._keys: set[str] = set()
@@ -253,35 +280,46 @@ class _ChunkWriter:
         self._stored = _CountingFile(path.open("wb"))
         # No file name and no time in the gzip header: the same samples, the same bytes.
         self._packed = gzip.GzipFile("", "wb", GZIP_LEVEL, self._stored, 0) if compress == "gz" else None
-        self._tar = TarWriter(self._packed or self._stored, user="", group="", mtime=0, encoder=False)
+        self._tar: Any = self._packed or self._stored
+        self._offset = 0  # in the tar
 
     @property
     def samples(self) -> int:
         return len(self._keys)
 
-    def check(self, key: str, members: Mapping[str, bytes]) -> None:
+    def check(self, key: str, extensions: Collection[str]) -> None:
         """BadSample where the tar cannot take this sample."""
         check_key(key)
         if key in self._keys:
             raise BadSample(key, "its key is used twice")
-        if any(len(f"{key}.{extension}") > LONGEST_NAME or " " in extension for extension in members):
+        if any(len(key) + 1 + len(extension) > LONGEST_NAME or " " in extension for extension in extensions):
             raise BadSample(key, f"a member's name is over {LONGEST_NAME} bytes or has a space")
 
     def write(self, key: str, members: Mapping[str, bytes], subject: str) -> None:
-        for extension in (
-            *(each for each in SAMPLE_MEMBERS if each in members),
-            *sorted(set(members) - set(SAMPLE_MEMBERS)),
-        ):
-            stream = self._tar.tarstream
-            self._rows.add(f"{key}.{extension}", stream.offset + BLOCK, len(members[extension]), self.path)
-            # One call a member: TarWriter sorts what it is given at once.
-            self._tar.write({"__key__": key, extension: members[extension]})
-            stream.members.clear()  # tarfile remembers every header it wrote
+        for extension in canonical_order(members):
+            data = members[extension]
+            self._rows.add_member(key, extension, self._offset + BLOCK, len(data), self.path)
+            self._append(member_header(f"{key}.{extension}", len(data)))
+            self._append(data)
+            self._append(bytes(-len(data) % BLOCK))
         self._keys.add(key)
         self.subjects[subject] += 1
 
+    def write_piece(self, key: str, piece: Piece, subject: str) -> None:
+        for extension, offset, size in piece.parts:
+            self._rows.add_member(key, extension, self._offset + offset, size, self.path)
+        self._append(piece.raw)
+        self._keys.add(key)
+        self.subjects[subject] += 1
+
+    def _append(self, data: bytes) -> None:
+        self._tar.write(data)
+        self._offset += len(data)
+
     def close(self) -> tuple[ChunkEntry, TableBuilder]:
-        self._tar.close()
+        # A tar ends with two blocks of zeros, and fills a record.
+        self._append(bytes(2 * BLOCK))
+        self._append(bytes(-self._offset % tarfile.RECORDSIZE))
         if self._packed is not None:
             self._packed.close()
         self._stored.close()
@@ -304,7 +342,7 @@ class _CountingFile:
 
     def write(self, data: bytes) -> int:
         if self._file.closed:
-            return len(data)  # what tarfile and gzip still flush when a discarded chunk is collected
+            return len(data)  # what gzip still flushes when a discarded chunk is collected
         self.bytes += len(data)
         self.crc32 = isal_zlib.crc32(data, self.crc32)
         return self._file.write(data)

@@ -6,6 +6,7 @@ none behind; a file there under its final name is whole and checked.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -19,14 +20,19 @@ from pathlib import Path
 
 from humanpose3d.chunks.layout import ChunkEntry
 from humanpose3d.chunks.read import OffsetTable, fetch_chunk, idx_path, is_compressed
+from humanpose3d.files import write_whole
 from humanpose3d.remotes import SLOWEST_BYTES_PER_S, RemoteError, Store
 
-RETRY_DELAYS_S = (1.0, 5.0)  # between fetches that arrived damaged or not at all; the store has retried each by then
+RETRY_DELAYS_S = (1.0, 5.0)  # between fetches that arrived damaged; what did not arrive, the store has asked for again
 BROKEN_FOR_S = 600.0  # a chunk that stayed broken is not asked for again by any process for this long
 LOCK_POLL_S = 0.05
 LEAST_WAIT_S = 900.0  # for a chunk that another process is fetching; longer for a large one
+FULL_TRIES = 3  # to fetch a chunk while others fill the same disk
+LEFTOVER_S = 3600.0  # what a killed process had fetched of a chunk waits so long for the next one to go on with it
 PREFETCH_THREADS = 4
 PACKED_ROOM = 2  # a .tar.gz needs room for itself and for what is in it
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class BrokenChunk(ValueError):
@@ -75,10 +81,15 @@ class ChunkCache:
             return Lease(_checked_in_place(self.store.local_path(entry.file), entry))
         path = self._path(entry)
         lease = _hold(path)
-        if lease is None:
+        if lease is not None:
+            return lease
+        try:
             with _locked(self._lock_path(path), LEAST_WAIT_S + PACKED_ROOM * entry.bytes / SLOWEST_BYTES_PER_S):
-                lease = _hold(path) or self._fetch(entry, path)
-        return lease
+                return _hold(path) or self._fetch(entry, path)
+        except OSError as error:
+            if error.errno not in _DISK_FULL:
+                raise
+            raise self._full(entry.bytes) from error  # not even a lock or a folder has room
 
     def fetch_ahead(self, entry: ChunkEntry) -> None:
         """Puts a chunk into the folder, unless it is there or another process has it in hand."""
@@ -106,11 +117,17 @@ class ChunkCache:
             raise BrokenChunk(broken.read_text())
         work = self.folder / "fetching" / path.stem
         try:
-            self._reserve(work, entry)
-            return self._fetch_with_retries(entry, path, work)
+            for _ in range(FULL_TRIES):
+                self._reserve(work, entry)
+                try:
+                    return self._fetch_with_retries(entry, path, work)
+                except OSError as error:
+                    if error.errno not in _DISK_FULL:
+                        raise
+                    shutil.rmtree(work, ignore_errors=True)  # somebody else took the room that there was
+            raise self._full(entry.bytes)
         except BrokenChunk as error:
-            broken.parent.mkdir(parents=True, exist_ok=True)
-            broken.write_text(str(error))
+            write_whole(broken, str(error).encode())
             raise
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -119,9 +136,9 @@ class ChunkCache:
         for delay_s in (*RETRY_DELAYS_S, None):
             try:
                 return self._fetch_once(entry, path, work)
-            except FileNotFoundError as error:
+            except (FileNotFoundError, RemoteError) as error:
                 raise BrokenChunk(str(error)) from error
-            except (ValueError, RemoteError) as error:
+            except ValueError as error:
                 # A local file is the same the next time; what came over a wire may have been damaged on the way.
                 if delay_s is None or self.store.is_local:
                     raise BrokenChunk(str(error)) from error
@@ -145,25 +162,31 @@ class ChunkCache:
         """Room for a chunk, made by evicting the longest unused. A sparse file says to others that it is taken."""
         needed = entry.bytes * (PACKED_ROOM if is_compressed(entry.file) else 1)
         with _locked(self.folder / "locks" / "evict.lock", LEAST_WAIT_S):
-            shutil.rmtree(work, ignore_errors=True)
-            self._make_room(needed)
-            work.mkdir(parents=True)
+            self._make_room(needed, but=work)
+            work.mkdir(parents=True, exist_ok=True)
             with (work / "reserved").open("wb") as file:
                 file.truncate(needed)
 
-    def _make_room(self, needed: int) -> None:
-        self._sweep()
+    def _make_room(self, needed: int, *, but: Path) -> None:
+        """`but`: the folder that the room is for; what a killed process left there is gone on with."""
+        self._sweep(LEFTOVER_S, but)
+        if shutil.disk_usage(self.folder).free < needed:
+            self._sweep(0.0, but)
         chunks = sorted(self._chunks(), key=lambda found: found[0])
-        used = sum(size for _, size, _ in chunks) + self._reserved()
+        used = sum(size for _, size, _ in chunks) + self._reserved(but)
         for _, size, path in chunks:
             is_tight = shutil.disk_usage(self.folder).free < needed
             if (used + needed > self.max_bytes or is_tight) and _evict(path):
                 used -= size
-        if (free := shutil.disk_usage(self.folder).free) < needed:
-            raise CacheFull(
-                f"the disk of the cache {self.folder} has {free / 1e9:.2f} GB left, and the next chunk needs "
-                f"{needed / 1e9:.2f}; free some, or choose another --cache-dir"
-            )
+        if shutil.disk_usage(self.folder).free < needed:
+            raise self._full(needed)
+
+    def _full(self, needed: int) -> CacheFull:
+        free = shutil.disk_usage(self.folder).free
+        return CacheFull(
+            f"the disk of the cache {self.folder} has {free / 1e9:.2f} GB left, and the next chunk needs "
+            f"{needed / 1e9:.2f}; free some, or choose another --cache-dir"
+        )
 
     def _chunks(self) -> Iterator[tuple[int, int, Path]]:
         """(when last used, bytes, path) of each chunk in the folder."""
@@ -171,14 +194,17 @@ class ChunkCache:
             if (status := _status(path)) is not None:
                 yield status.st_mtime_ns, status.st_size, path
 
-    def _reserved(self) -> int:
-        """Bytes that are being fetched."""
-        found = [_status(path) for path in (self.folder / "fetching").glob("*/reserved")]
+    def _reserved(self, but: Path) -> int:
+        """Bytes that are being fetched, into other folders than `but`."""
+        works = [work for work in (self.folder / "fetching").glob("*") if work != but]
+        found = [_status(work / "reserved") for work in works]
         return sum(status.st_size for status in found if status is not None)
 
-    def _sweep(self) -> None:
+    def _sweep(self, older_s: float, but: Path) -> None:
         """Removes what killed processes were fetching: nobody holds its lock."""
         for work in (self.folder / "fetching").glob("*"):
+            if work == but or _age_s(work / "reserved") < older_s:
+                continue
             try:
                 with _locked(self.folder / "locks" / f"{work.name}.lock", 0.0):
                     shutil.rmtree(work, ignore_errors=True)

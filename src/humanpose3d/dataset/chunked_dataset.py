@@ -1,40 +1,41 @@
 """Chunks -> samples at any position of any epoch, and batches of them, the same for any number of processes.
 
-What comes when is `order.py`'s, where a chunk's file is `cache.py`'s, the bytes are the codec's. Broken samples and
-chunks are replaced, named and counted here.
+What comes when is `order.py`'s, where a chunk's file is `cache.py`'s, what is made of the bytes `decoding.py`'s, who
+makes it `workers.py`'s. Broken samples and chunks are replaced, named and counted here.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import multiprocessing
+import threading
 import traceback
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
-import cv2
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
-from humanpose3d.chunks.codec import MEMBER_OF_FIELD, BadSample, decode_sample, members_of
+from humanpose3d.chunks.codec import MEMBER_OF_FIELD, BadSample, members_of
 from humanpose3d.chunks.layout import ChunkEntry, read_index
 from humanpose3d.chunks.read import Chunk, open_indexed
 from humanpose3d.dataset.cache import BrokenChunk, CacheFull, ChunkCache, Lease, Prefetcher
-from humanpose3d.dataset.order import WINDOW_CHUNKS, BatchOrder, Place, SampleOrder, slice_size
+from humanpose3d.dataset.decoding import Collate, Decoder, PoseDecoder, StoredSample, Transform, decode_record
+from humanpose3d.dataset.order import WINDOW_CHUNKS, BatchOrder, Place, SampleOrder, Slot, slice_size
+from humanpose3d.dataset.workers import ProcessWorkers, ThreadWorkers, Workers
 from humanpose3d.remotes import Store, open_store
 from humanpose3d.sample import PoseSample
 
 FIELDS = tuple(MEMBER_OF_FIELD)  # image, depth_m, keypoint_window: what may be left undecoded; the rest always comes
 MOST_ATTEMPTS = 64  # samples read in vain for one place before the data is declared broken
+MOST_THREADS = 4  # "auto" takes as many at the most where samples are transformed; docs/performance.md says why
 
-Transform = Callable[[PoseSample, np.random.Generator], PoseSample]
-Collate = Callable[[list[PoseSample], list[bool]], Any]  # samples, and which of them count in an evaluation
+WorkerKind = Literal["auto", "threads", "processes"]
+_T = TypeVar("_T")
 
 _log = logging.getLogger(__name__)
 
@@ -80,10 +81,11 @@ class StreamingChunkedDataset(Dataset[PoseSample]):
         index = read_index(self.store)
         self.skeleton, self.keypoint_skeleton = index.skeleton, index.keypoint_skeleton
         self.entries = _chosen(index.chunks, chunks, self.store.location)
-        self.transform, self.seed, self.shuffle, self.window_chunks = transform, seed, shuffle, window_chunks
+        self.fields, self.transform = tuple(fields), transform
+        self.seed, self.shuffle, self.window_chunks = seed, shuffle, window_chunks
         self.cache = ChunkCache(self.store, Path(cache_dir), int(cache_bytes))
         self._check_cache_size()
-        self._reader = _Reader(self.cache, self.entries, frozenset(fields))
+        self._reader = _Reader(self.cache, self.entries)
         self._order = self.make_order()
         self._broken_chunks: dict[int, int] = {}  # chunk -> the epoch in which it could not be had
         self._quarantined: list[Quarantined] = []
@@ -96,7 +98,8 @@ class StreamingChunkedDataset(Dataset[PoseSample]):
 
     def make_order(self, stream_groups: int = 1) -> SampleOrder:
         """The order of this set's epochs."""
-        self._reader.most_open = self.window_chunks * stream_groups + 1
+        # Twice a window: batches made ahead may lie in the next one already.
+        self._reader.most_open = 2 * self.window_chunks * stream_groups
         return SampleOrder(
             [entry.samples for entry in self.entries],
             seed=self.seed,
@@ -115,59 +118,74 @@ class StreamingChunkedDataset(Dataset[PoseSample]):
     def __getitem__(self, place: tuple[int, int]) -> PoseSample:
         """The sample at (epoch, position), 0 <= position < len."""
         epoch, position = place
-        return self.sample_at(self._order, epoch, 0, position)[0]
 
-    def sample_at(self, order: SampleOrder, epoch: int, group: int, offset: int) -> tuple[PoseSample, bool]:
-        """(the sample at an address of `order`, whether it stands in for a broken one). BrokenWindow."""
+        def decode(sample: StoredSample) -> PoseSample:
+            return decode_record(sample, self.fields, self.transform)
+
+        return self.read(self._order, epoch, 0, position, members_of(self.fields), decode, self._quarantined)[0]
+
+    def read(
+        self,
+        order: SampleOrder,
+        epoch: int,
+        group: int,
+        offset: int,
+        extensions: Collection[str],
+        decode: Callable[[StoredSample], _T],
+        quarantined: list[Quarantined],
+    ) -> tuple[_T, bool]:
+        """(what `decode` makes of the sample at an address of `order`, whether that one stands in for a broken one).
+
+        What is found broken on the way is added to `quarantined`. Threads may read at the same time. BrokenWindow.
+        """
         places = chain([order.place(epoch, group, offset)], order.replacements(epoch, group, offset))
         attempts = 0
         for number, place in enumerate(places):
             if self._broken_chunks.get(place.chunk) == epoch:
                 continue
-            sample = self._read(place, epoch)
-            if sample is not None:
-                return self._transformed(sample, place, epoch), number > 0
+            stored = self._stored(place, epoch, extensions, quarantined)
+            if stored is not None:
+                try:
+                    return decode(stored), number > 0
+                except BadSample as error:
+                    quarantined.append(Quarantined(f"{self.entries[place.chunk].file}:{error.key}", error.reason))
             attempts += 1
             if attempts == MOST_ATTEMPTS:
                 break
-        raise self._broken_window(order, epoch, group, offset)
+        raise self._broken_window(order, epoch, group, offset, quarantined)
 
     def take_quarantined(self) -> list[Quarantined]:
-        """What was found broken in this process since the last call."""
+        """What `dataset[...]` found broken in this process since the last call."""
         found, self._quarantined = self._quarantined, []
         return found
 
-    def _read(self, place: Place, epoch: int) -> PoseSample | None:
+    def _stored(
+        self, place: Place, epoch: int, extensions: Collection[str], quarantined: list[Quarantined]
+    ) -> StoredSample | None:
         """The stored sample; None, and noted, where it or its chunk is broken."""
         entry = self.entries[place.chunk]
         try:
-            return self._reader.read(place)
+            chunk = self._reader.chunk(place.chunk)
+            key, members = chunk.key(place.sample), chunk.read(place.sample, extensions)
         except CacheFull:
             raise
         except BrokenChunk as error:
             self._broken_chunks[place.chunk] = epoch
-            self._quarantined.append(Quarantined(entry.file, str(error)))
+            quarantined.append(Quarantined(entry.file, str(error)))
         except BadSample as error:
-            self._quarantined.append(Quarantined(f"{entry.file}:{error.key}", error.reason))
+            quarantined.append(Quarantined(f"{entry.file}:{error.key}", error.reason))
         except OSError as error:
-            self._quarantined.append(Quarantined(f"{entry.file}:{place.sample}", str(error)))
+            quarantined.append(Quarantined(f"{entry.file}:{place.sample}", str(error)))
+        else:
+            return StoredSample(key, members, (self.seed, epoch, entry.number, place.sample))
         return None
 
-    def _transformed(self, sample: PoseSample, place: Place, epoch: int) -> PoseSample:
-        if self.transform is None:
-            return sample
-        number = self.entries[place.chunk].number
-        rng = np.random.default_rng([part % 2**64 for part in (self.seed, epoch, number, place.sample)])
-        try:
-            return self.transform(sample, rng)
-        except Exception as error:
-            error.add_note(f"in sample {sample.key} of {self.entries[place.chunk].file}")
-            raise
-
-    def _broken_window(self, order: SampleOrder, epoch: int, group: int, offset: int) -> BrokenWindow:
+    def _broken_window(
+        self, order: SampleOrder, epoch: int, group: int, offset: int, quarantined: Sequence[Quarantined]
+    ) -> BrokenWindow:
         chunks = order.window_chunk_list(epoch, group, order.window_of(epoch, group, offset))
         names = ", ".join(self.entries[chunk].file for chunk in chunks)
-        last = self._quarantined[-1].reason if self._quarantined else "all of them were found broken before"
+        last = quarantined[-1].reason if quarantined else "all of them were found broken before"
         return BrokenWindow(f"nothing can be read from {names} in {self.store.location}; the last reason: {last}")
 
     def _check_cache_size(self) -> None:
@@ -182,37 +200,67 @@ class StreamingChunkedDataset(Dataset[PoseSample]):
 
 
 class _Reader:
-    """Samples of a set's chunks, a few of which are open at a time."""
+    """The chunks of a set, a few of which are open at a time. Threads may share it."""
 
-    def __init__(self, cache: ChunkCache, entries: Sequence[ChunkEntry], fields: Collection[str]) -> None:
-        self.cache, self.entries, self.fields = cache, entries, fields
+    def __init__(self, cache: ChunkCache, entries: Sequence[ChunkEntry]) -> None:
+        self.cache, self.entries = cache, entries
         self.most_open = 1
-        self._members = members_of(fields)
-        self._open: OrderedDict[int, tuple[Chunk, Lease]] = OrderedDict()
+        self._open: OrderedDict[int, _OpenChunk] = OrderedDict()
+        self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_open": OrderedDict()}
+        return {name: value for name, value in vars(self).items() if name not in ("_open", "_lock")}
 
-    def read(self, place: Place) -> PoseSample:
-        """BrokenChunk, BadSample, OSError."""
-        chunk = self._chunk(place.chunk)
-        return decode_sample(chunk.key(place.sample), chunk.read(place.sample, self._members), self.fields)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _open=OrderedDict(), _lock=threading.Lock())
 
-    def _chunk(self, number: int) -> Chunk:
-        if number in self._open:
-            self._open.move_to_end(number)
-            return self._open[number][0]
-        while len(self._open) >= self.most_open:
-            _, (chunk, lease) = self._open.popitem(last=False)
-            chunk.close()
-            lease.release()
-        entry = self.entries[number]
+    def chunk(self, number: int) -> Chunk:
+        """BrokenChunk, OSError."""
+        with self._lock:
+            opened = self._open.get(number)
+            if opened is None:
+                opened = self._open[number] = _OpenChunk()
+                while len(self._open) > self.most_open:
+                    # Not closed here: another thread may be reading it. The last one to let go of it does.
+                    self._open.popitem(last=False)
+            else:
+                self._open.move_to_end(number)
         try:
-            lease = self.cache.take(entry)
+            return opened.get(self.cache, self.entries[number])
+        except BaseException:
+            with self._lock:  # so that the next epoch tries again
+                if self._open.get(number) is opened:
+                    del self._open[number]
+            raise
+
+
+class _OpenChunk:
+    """A chunk and the lease on its file. The first thread that needs it fetches it, others wait for that one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._chunk: Chunk | None = None
+        self._fault: str | None = None
+
+    def get(self, cache: ChunkCache, entry: ChunkEntry) -> Chunk:
+        with self._lock:
+            if self._chunk is None:
+                if self._fault is None:
+                    try:
+                        self._chunk = self._opened(cache.take(entry), entry)
+                    except (ValueError, FileNotFoundError, TimeoutError) as error:
+                        self._fault = str(error)
+                if self._chunk is None:
+                    raise BrokenChunk(self._fault)
+            return self._chunk
+
+    def _opened(self, lease: Lease, entry: ChunkEntry) -> Chunk:
+        try:
             chunk = open_indexed(lease.path, entry)
-        except (ValueError, FileNotFoundError, TimeoutError) as error:
-            raise BrokenChunk(str(error)) from error
-        self._open[number] = (chunk, lease)
+        except BaseException:
+            lease.release()
+            raise
+        chunk.lease = lease
         return chunk
 
 
@@ -223,8 +271,11 @@ class StreamingLoader:
     partial batch, and the position moves on to (epoch + 1, 0) as the last batch is handed out; an evaluation starts
     anew each time and fills its last batch with repeats that are not counted, as stand-ins for broken samples are not.
 
-    global_batch: samples per batch over all processes, shared evenly. stream_groups: see `SampleOrder`. num_workers:
-    processes that decode; 0 for none. prefetch: batches each prepares ahead.
+    global_batch: samples per batch over all processes, shared evenly. decoder: makes batches of stored samples by
+    itself, in place of the dataset's `fields` and `transform` and of `collate`. stream_groups: see `SampleOrder`.
+    num_workers: threads or processes that decode; 0 for none. workers: which of them; "auto" takes processes where
+    more than MOST_THREADS workers run the dataset's transform, else threads. prefetch: batches made ahead, by each
+    process or by all threads together. None of these three changes what comes.
     """
 
     def __init__(
@@ -232,24 +283,29 @@ class StreamingLoader:
         dataset: StreamingChunkedDataset,
         *,
         global_batch: int,
-        collate: Collate,
+        collate: Collate | None = None,
+        decoder: Decoder | None = None,
         rank: int = 0,
         world_size: int = 1,
         stream_groups: int = 1,
         num_workers: int = 0,
+        workers: WorkerKind = "auto",
         prefetch: int = 2,
         training: bool = True,
     ) -> None:
         slice_size(global_batch, world_size)
+        if (collate is None) == (decoder is None):
+            raise ValueError("a loader needs collate, for our own records, or a decoder, and not both")
         self.dataset, self.training = dataset, training
         self.epoch, self.batch = 0, 0  # the position: what is handed out next
         self.quarantined: dict[str, str] = {}  # name -> reason, of all chunks and samples left out so far
         self._order = BatchOrder(dataset.make_order(stream_groups), global_batch=global_batch, drop_last=training)
         self._groups = self._order.groups_of(rank, world_size)
-        self._batches = _Batches(dataset, self._order, rank, world_size, collate, training)
-        self._sequence = _Sequence(self._order.batches)
+        maker = decoder or PoseDecoder(dataset.fields, dataset.transform, collate)
+        self._begin = _BatchMaker(dataset, self._order, rank, world_size, maker, training)
+        self._is_threaded = _is_threaded(workers, num_workers, maker)
         self._num_workers, self._prefetch = num_workers, prefetch
-        self._loader: DataLoader | None = None
+        self._workers: Workers | None = None
         self._prefetcher: Prefetcher | None = None
         self._windows: list[tuple[int, int]] = []
         self._needs_cache = not all(dataset.cache.is_in_place(entry) for entry in dataset.entries)
@@ -263,11 +319,11 @@ class StreamingLoader:
         if not self.training:
             self.batch = 0
         self._iteration += 1
-        self._sequence.start = (self.epoch, self.batch)
         self._fetch_ahead()
-        if self._loader is None:
-            self._loader = self._make_loader()
-        return self._hand_out(iter(self._loader), self._iteration)
+        if self._workers is None:
+            self._workers = self._make_workers()
+        positions = zip(repeat(self.epoch), range(self.batch, self._order.batches), strict=False)
+        return self._hand_out(self._workers.run(positions), self._iteration)
 
     def state_dict(self) -> dict[str, int | str]:
         """The position, and what it is a position in. Batches prepared but not handed out do not count."""
@@ -301,11 +357,9 @@ class StreamingLoader:
 
     def close(self) -> None:
         """Ends workers and prefetching; iterating starts them again."""
-        iterator = getattr(self._loader, "_iterator", None)
-        if iterator is not None:
-            # As Lightning does it: left to the garbage collector, workers may wait 5 s each for a queue that has gone.
-            iterator._shutdown_workers()
-        self._loader = None
+        if self._workers is not None:
+            self._workers.close()
+            self._workers = None
         if self._prefetcher is not None:
             self._prefetcher.close()
             self._prefetcher, self._windows = None, []
@@ -334,21 +388,9 @@ class StreamingLoader:
                 self.quarantined[name] = reason
                 _log.warning("left out %s: %s", name, reason)
 
-    def _make_loader(self) -> DataLoader:
-        context = _worker_context() if self._num_workers else None
-        return DataLoader(
-            self._batches,
-            batch_size=None,  # an item is a whole batch
-            sampler=self._sequence,
-            collate_fn=_as_it_is,
-            num_workers=self._num_workers,
-            prefetch_factor=self._prefetch if self._num_workers else None,
-            persistent_workers=bool(self._num_workers),
-            multiprocessing_context=context,
-            worker_init_fn=_start_worker,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),  # of its own: the global one's state must not depend on how often we iterate
-        )
+    def _make_workers(self) -> Workers:
+        kind = ThreadWorkers if self._is_threaded else ProcessWorkers
+        return kind(self._begin, self._num_workers, self._prefetch)
 
     def _fetch_ahead(self) -> None:
         """Asks for the chunks of the windows being read and of the next ones, when those change."""
@@ -381,8 +423,8 @@ class StreamingLoader:
 _Answer = tuple[Any, Sequence[Quarantined]]  # a batch, or what went wrong with it; and what was left out
 
 
-class _Batches(Dataset[_Answer]):
-    """One process's slices of the global batches, made where the DataLoader asks: in a worker, or here."""
+class _BatchMaker:
+    """Begins one process's slices of the global batches, wherever that is asked for: here, or in a worker process."""
 
     def __init__(
         self,
@@ -390,42 +432,64 @@ class _Batches(Dataset[_Answer]):
         order: BatchOrder,
         rank: int,
         world_size: int,
-        collate: Collate,
+        decoder: Decoder,
         training: bool,
     ) -> None:
-        self.dataset, self.order, self.collate, self.training = dataset, order, collate, training
+        self.dataset, self.order, self.decoder, self.training = dataset, order, decoder, training
         self.rank, self.world_size = rank, world_size
 
-    def __getitem__(self, position: tuple[int, int]) -> _Answer:
-        # An error travels as a value: the DataLoader would wrap a user's one-line mistake into a worker's traceback.
+    def __call__(self, epoch: int, batch: int) -> _BatchInTheMaking:
+        return _BatchInTheMaking(self, epoch, self.order.slots(batch, self.rank, self.world_size))
+
+
+class _BatchInTheMaking:
+    """A batch, empty at first. Threads fill rows of it, each its own."""
+
+    def __init__(self, maker: _BatchMaker, epoch: int, slots: list[Slot]) -> None:
+        self.size = len(slots)
+        self._maker, self._epoch, self._slots = maker, epoch, slots
+        self._batch = maker.decoder.new_batch(self.size)
+        self._counted = [slot.counted for slot in slots]
+        self._quarantined: list[Quarantined] = []
+        self._fault: Exception | None = None
+
+    def fill(self, rows: range) -> None:
+        # An error is kept as a value: torch would wrap a user's one-line mistake into a worker's traceback.
         try:
-            batch = self._make(*position)
+            for row in rows:
+                if self._fault is not None:
+                    return
+                self._fill_row(row)
         except (ValueError, OSError) as error:
             error.add_note(traceback.format_exc())
-            return error, self.dataset.take_quarantined()
-        return batch, self.dataset.take_quarantined()
+            self._fault = error
 
-    def _make(self, epoch: int, batch: int) -> Any:
-        samples, counted = [], []
-        for slot in self.order.slots(batch, self.rank, self.world_size):
-            sample, is_stand_in = self.dataset.sample_at(self.order.order, epoch, slot.group, slot.offset)
-            samples.append(sample)
-            counted.append(slot.counted and (self.training or not is_stand_in))
-        return self.collate(samples, counted)
+    def finish(self) -> _Answer:
+        if self._fault is None:
+            try:
+                return self._maker.decoder.finish(self._batch, self._counted), self._quarantined
+            except (ValueError, OSError) as error:
+                error.add_note(traceback.format_exc())
+                self._fault = error
+        return self._fault, self._quarantined
+
+    def _fill_row(self, row: int) -> None:
+        slot, maker, batch = self._slots[row], self._maker, self._batch
+        _, is_stand_in = maker.dataset.read(
+            maker.order.order, self._epoch, slot.group, slot.offset, maker.decoder.extensions,
+            lambda sample: maker.decoder.decode(sample, batch, row), self._quarantined,
+        )  # fmt: skip
+        self._counted[row] = slot.counted and (maker.training or not is_stand_in)
 
 
-class _Sequence(Sampler[tuple[int, int]]):
-    """(epoch, batch) from `start` to the epoch's end."""
-
-    def __init__(self, batches: int) -> None:
-        self.batches, self.start = batches, (0, 0)
-
-    def __len__(self) -> int:
-        return self.batches
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        epoch, first = self.start
-        return ((epoch, batch) for batch in range(first, self.batches))
+def _is_threaded(workers: WorkerKind, number: int, decoder: Decoder) -> bool:
+    if workers not in get_args(WorkerKind):
+        raise ValueError(f"unknown workers '{workers}'; known: {', '.join(get_args(WorkerKind))}")
+    if not number or workers == "threads":
+        return True
+    if workers == "processes":
+        return False
+    return number <= MOST_THREADS or not isinstance(decoder, PoseDecoder) or decoder.transform is None
 
 
 def _chosen(entries: Sequence[ChunkEntry], numbers: Sequence[int] | None, location: str) -> tuple[ChunkEntry, ...]:
@@ -443,21 +507,3 @@ def _listed(numbers: Sequence[int]) -> str:
     """1, 2, 3 ... of many only the first and the last."""
     shown = [str(number) for number in numbers]
     return ", ".join(shown if len(shown) <= 20 else [*shown[:10], "...", shown[-1]])
-
-
-def _worker_context() -> Any:
-    """How workers start. Not by fork: the training process has threads (torch, CUDA, prefetching), and a lock that one
-    of them holds stays locked in a forked child for good. A fork server imports torch once and forks from there."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
-
-
-def _start_worker(number: int) -> None:
-    cv2.setNumThreads(0)  # the workers are the parallelism
-
-
-def _as_it_is(answer: Any) -> Any:
-    return answer

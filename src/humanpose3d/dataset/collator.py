@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import torch
 
 from humanpose3d.camera import Camera
 from humanpose3d.dataset.augmentation import DEPTH_SCALE
+from humanpose3d.dataset.decoding import BatchMemory
 from humanpose3d.sample import PoseBatch, PoseSample
 from humanpose3d.skeletons import Skeleton, get_skeleton
 
 DEFAULT_FOV_DEG = 55.0  # assumed along the longer side of an image whose camera is unknown
+_RGB_TO_PLANES = [0, 0, 1, 1, 2, 2]  # channel of the image, plane of the batch, three times
 
 
 class Human36MCollator:
@@ -29,6 +32,7 @@ class Human36MCollator:
         self.skeleton: Skeleton = get_skeleton(skeleton)
         self.keypoint_skeleton: Skeleton = get_skeleton(keypoint_skeleton)
         self.depth, self.fov_deg = depth, fov_deg
+        self._memory = BatchMemory()
 
     def __call__(self, samples: Sequence[PoseSample], counted: Sequence[bool] | None = None) -> PoseBatch:
         """counted: False for repeats. A sample that its corpus's evaluation leaves out (`valid`) does not count either.
@@ -45,7 +49,7 @@ class Human36MCollator:
             subjects=[sample.subject for sample in samples],
             actions=[sample.action for sample in samples],
             counted=torch.tensor([bool(c) and sample.valid for c, sample in zip(counted, samples, strict=True)]),
-            image=_images(samples),
+            image=_images(samples, self._memory),
             depth_m=self._depths(samples),
             keypoints_px=_tensor(keypoints[..., :2]),
             keypoint_score=_tensor(keypoints[..., 2]),
@@ -85,11 +89,11 @@ class Human36MCollator:
         width, height = samples[0].image_size_wh
         known = [sample.depth_m.shape for sample in samples if sample.depth_m is not None]
         shape = known[0] if known else (max(round(height * DEPTH_SCALE), 1), max(round(width * DEPTH_SCALE), 1))
-        depths = np.zeros((len(samples), 1, *shape), dtype=np.float32)
-        for row, sample in zip(depths, samples, strict=True):
-            if sample.depth_m is not None:
-                row[0] = np.nan_to_num(sample.depth_m, nan=0.0, posinf=0.0, neginf=0.0)
-        return _tensor(depths)
+        depths = self._memory.tensor((len(samples), 1, *shape), np.float32)
+        for row, sample in zip(depths.numpy(), samples, strict=True):
+            row[0] = 0.0 if sample.depth_m is None else sample.depth_m
+            row[~np.isfinite(row)] = 0.0
+        return depths
 
     def _intrinsics(self, sample: PoseSample) -> np.ndarray:
         camera = sample.camera or Camera.from_fov(sample.image_size_wh, self.fov_deg)
@@ -125,16 +129,16 @@ def _is_labelled(sample: PoseSample) -> bool:
     return sample.joints_cam_m is not None or sample.joints_px is not None
 
 
-def _images(samples: Sequence[PoseSample]) -> torch.Tensor | None:
+def _images(samples: Sequence[PoseSample], memory: BatchMemory) -> torch.Tensor | None:
     """uint8 [B 3 H W], or None where the samples have no pixels."""
     if samples[0].image is None:
         return None
     height, width = samples[0].image.shape[:2]
-    images = np.empty((len(samples), 3, height, width), dtype=np.uint8)
-    for row, sample in zip(images, samples, strict=True):
+    images = memory.tensor((len(samples), 3, height, width), np.uint8)
+    for row, sample in zip(images.numpy(), samples, strict=True):
         assert sample.image is not None
-        row[...] = sample.image.transpose(2, 0, 1)
-    return _tensor(images)
+        cv2.mixChannels([sample.image], list(row), _RGB_TO_PLANES)
+    return images
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -61,12 +62,20 @@ class SampleOrder:
             raise ValueError(f"stream_groups is {groups}, but there are only {len(filled)} chunks to deal out")
         self._dealt = _deal(self.chunk_samples, filled, groups)
         self.group_samples = np.array([self.chunk_samples[chunks].sum() for chunks in self._dealt], dtype=np.int64)
+        self._forget_plans()
+
+    def _forget_plans(self) -> None:
         self._plans: OrderedDict[tuple[int, int], _Plan] = OrderedDict()
         self._windows: OrderedDict[tuple[int, int, int], np.ndarray] = OrderedDict()
+        self._lock = threading.RLock()  # threads may ask at the same time
 
     def __getstate__(self) -> dict:
         """For a worker process: everything but the plans, which it makes again where it needs them."""
-        return vars(self) | {"_plans": OrderedDict(), "_windows": OrderedDict()}
+        return {name: value for name, value in vars(self).items() if name not in ("_plans", "_windows", "_lock")}
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state)
+        self._forget_plans()
 
     @property
     def samples(self) -> int:
@@ -120,28 +129,33 @@ class SampleOrder:
         raise AssertionError("an offset beyond its window")
 
     def _plan(self, epoch: int, group: int) -> _Plan:
-        plan = self._plans.get((epoch, group))
-        if plan is None:
-            chunks = self._dealt[group]
-            if self.shuffle:
-                chunks = chunks[_permutation(len(chunks), self.seed, epoch, group, _CHUNKS)]
-            before = np.concatenate([[0], np.cumsum(self.chunk_samples[chunks])])
-            # Windows of equal size, not a short last one: a chunk alone in its window could not be stood in for.
-            windows = -(-len(chunks) // self.window_chunks)
-            edges = np.arange(windows + 1) * len(chunks) // windows
-            plan = self._plans[epoch, group] = _Plan(chunks, edges, before[edges])
-            _forget(self._plans, 2 * self.groups)
-        return plan
+        with self._lock:
+            plan = self._plans.get((epoch, group))
+            if plan is None:
+                plan = self._plans[epoch, group] = self._make_plan(epoch, group)
+                _forget(self._plans, 2 * self.groups)
+            return plan
+
+    def _make_plan(self, epoch: int, group: int) -> _Plan:
+        chunks = self._dealt[group]
+        if self.shuffle:
+            chunks = chunks[_permutation(len(chunks), self.seed, epoch, group, _CHUNKS)]
+        before = np.concatenate([[0], np.cumsum(self.chunk_samples[chunks])])
+        # Windows of equal size, not a short last one: a chunk alone in its window could not be stood in for.
+        windows = -(-len(chunks) // self.window_chunks)
+        edges = np.arange(windows + 1) * len(chunks) // windows
+        return _Plan(chunks, edges, before[edges])
 
     def _window(self, epoch: int, group: int, window: int) -> np.ndarray:
-        order = self._windows.get((epoch, group, window))
-        if order is None:
-            starts = self._plan(epoch, group).window_starts
-            size = int(starts[window + 1] - starts[window])
-            order = _permutation(size, self.seed, epoch, group, _SAMPLES, window).astype(np.uint32)
-            self._windows[epoch, group, window] = order
-            _forget(self._windows, _KEPT_WINDOWS * self.groups)
-        return order
+        with self._lock:
+            order = self._windows.get((epoch, group, window))
+            if order is None:
+                starts = self._plan(epoch, group).window_starts
+                size = int(starts[window + 1] - starts[window])
+                order = _permutation(size, self.seed, epoch, group, _SAMPLES, window).astype(np.uint32)
+                self._windows[epoch, group, window] = order
+                _forget(self._windows, _KEPT_WINDOWS * self.groups)
+            return order
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,130 @@
+"""Moving samples in one piece: the same bytes as writing them anew, and checksums from those of the pieces."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset
+from hypothesis import given
+from hypothesis import strategies as st
+
+from humanpose3d.chunks.codec import BadSample, check_sample, encode_sample
+from humanpose3d.chunks.layout import read_index
+from humanpose3d.chunks.read import open_chunk
+from humanpose3d.chunks.transfer import Piece, PieceChecksums, Pieces, Taken, joined_crc32
+from humanpose3d.chunks.write import ChunkSetWriter
+from humanpose3d.remotes import LocalStore, open_store
+from tests.chunks.sets import samples_of, write_set
+
+
+@given(st.lists(st.binary(max_size=300), min_size=1, max_size=20))
+def test_the_checksum_of_the_whole_follows_from_its_pieces(parts: list[bytes]) -> None:
+    crcs = np.array([zlib.crc32(part) for part in parts], dtype=np.uint32)
+    assert joined_crc32(crcs, np.array([len(part) for part in parts])) == zlib.crc32(b"".join(parts))
+
+
+def test_long_stretches_count_right() -> None:
+    zeros = bytes(3_000_001)
+    crcs = np.array([zlib.crc32(b"head"), zlib.crc32(zeros), zlib.crc32(b"tail")], dtype=np.uint32)
+    assert joined_crc32(crcs, np.array([4, len(zeros), 4])) == zlib.crc32(b"head" + zeros + b"tail")
+
+
+def test_a_piece_is_the_sample_with_its_headers(tmp_path: Path) -> None:
+    samples = samples_of(5)
+    write_set(tmp_path, samples)
+    chunk = open_chunk(tmp_path / "chunk_000000.tar")
+    pieces = Pieces(chunk.table)
+    assert pieces.tile
+    for index, sample in enumerate(samples):
+        piece = pieces.read(chunk, index)
+        assert piece is not None and piece.members() == encode_sample(sample) == chunk.read(index)
+        assert check_sample(sample.key, piece.ends())["key"] == sample.key
+        with tarfile.open(fileobj=io.BytesIO(piece.raw + bytes(1024))) as tar:
+            assert [member.name for member in tar] == [f"{sample.key}.{name}" for name, _, _ in piece.parts]
+
+
+def test_checksums_are_known_once_every_piece_was_read_in_any_order(tmp_path: Path) -> None:
+    write_set(tmp_path, samples_of(9))
+    [entry] = read_index(open_store(tmp_path)).chunks
+    chunk = open_chunk(tmp_path / entry.file)
+    pieces = Pieces(chunk.table)
+    checksums = PieceChecksums(chunk, pieces)
+    for index in (3, 1, 0, 8, 2, 7, 5, 6):
+        piece = pieces.read(chunk, index)
+        assert piece is not None
+        checksums.add(index, piece.raw)
+    assert not checksums.are_those_of(entry)
+    last = pieces.read(chunk, 4)
+    assert last is not None
+    checksums.add(4, last.raw)
+    assert checksums.are_those_of(entry)
+    checksums.add(4, last.raw[:-1] + b"x")
+    assert not checksums.are_those_of(entry)
+
+
+def test_a_sample_of_another_writer_is_not_taken_as_it_lies(tmp_path: Path) -> None:
+    with webdataset.TarWriter(str(tmp_path / "a.tar"), encoder=False) as writer:  # with an owner and a time
+        for sample in samples_of(3):
+            writer.write({"__key__": sample.key} | encode_sample(sample))
+    chunk = open_chunk(tmp_path / "a.tar")
+    assert Pieces(chunk.table).read(chunk, 1) is None
+
+
+def test_a_chunk_that_ends_early_is_a_bad_sample(tmp_path: Path) -> None:
+    write_set(tmp_path, samples_of(3))
+    chunk = open_chunk(tmp_path / "chunk_000000.tar")
+    pieces = Pieces(chunk.table)
+    chunk.path.write_bytes(chunk.path.read_bytes()[: int(pieces.starts[2]) + 100])
+    with pytest.raises(BadSample, match="the chunk ends in it"):
+        pieces.read(chunk, 2)
+
+
+def test_a_picture_cut_short_is_seen_at_its_ends() -> None:
+    whole = b"\xff\xd8\xff" + bytes(200) + b"\xff\xd9"
+    padded = whole + bytes(300)
+    for picture in (whole, padded):
+        assert Piece(picture, (("image.jpg", 0, len(picture)),)).ends()["image.jpg"].rstrip(b"\0").endswith(b"\xff\xd9")
+    cut = whole[:-2] + b"ab"
+    assert not Piece(cut, (("image.jpg", 0, len(cut)),)).ends()["image.jpg"].endswith(b"\xff\xd9")
+
+
+@pytest.mark.parametrize("compress", ["none", "gz"])
+def test_writing_a_piece_gives_the_bytes_of_writing_its_members(tmp_path: Path, compress: str) -> None:
+    samples = samples_of(7)
+    write_set(tmp_path / "source", samples)
+    chunk = open_chunk(tmp_path / "source/chunk_000000.tar")
+    pieces = Pieces(chunk.table)
+    for way in ("members", "pieces"):
+        with ChunkSetWriter(
+            LocalStore(tmp_path / way), prefix="train", chunk_size=3, compress=compress, plan={"stage": "test"},
+            staging=tmp_path, state=dict,
+        ) as writer:  # fmt: skip
+            for index, sample in enumerate(samples):
+                piece = pieces.read(chunk, index)
+                assert piece is not None
+                if way == "pieces":
+                    writer.take_over(index, Taken(sample.key, piece, check_sample(sample.key, piece.ends()), None))
+                else:
+                    writer.write(index, sample.key, piece.members())
+            writer.finish()
+    files = sorted(path.name for path in (tmp_path / "members").iterdir())
+    assert files == sorted(path.name for path in (tmp_path / "pieces").iterdir())
+    for name in files:
+        assert (tmp_path / "members" / name).read_bytes() == (tmp_path / "pieces" / name).read_bytes(), name
+
+
+def test_our_tar_is_the_one_webdatasets_writer_makes(tmp_path: Path) -> None:
+    samples = samples_of(4)
+    write_set(tmp_path, samples)
+    with (tmp_path / "theirs.tar").open("wb") as file:
+        writer = webdataset.TarWriter(file, user="", group="", mtime=0, encoder=False)
+        for sample in samples:
+            for extension, data in encode_sample(sample).items():  # one call a member: it sorts what it gets at once
+                writer.write({"__key__": sample.key, extension: data})
+        writer.close()
+    assert (tmp_path / "chunk_000000.tar").read_bytes() == (tmp_path / "theirs.tar").read_bytes()
