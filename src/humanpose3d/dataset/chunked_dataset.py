@@ -410,7 +410,7 @@ class _Batches(Dataset[_Answer]):
         for slot in self.order.slots(batch, self.rank, self.world_size):
             sample, is_stand_in = self.dataset.sample_at(self.order.order, epoch, slot.group, slot.offset)
             samples.append(sample)
-            counted.append(slot.counted and (self.training or not is_stand_in))
+            counted.append(slot.counted and (self.training or not (is_stand_in or sample.synthetic)))
         return self.collate(samples, counted)
 
 
