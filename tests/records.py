@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from humanpose3d.camera import Camera, camera_to_pixel
-from humanpose3d.sample import PoseSample
+from humanpose3d.sample import PoseSample, make_key
 from humanpose3d.skeletons import COCO_17, H36M_17, shared_joints
 from humanpose3d.warp import in_view
 
@@ -66,7 +66,7 @@ def random_samples(
     return [
         random_sample(
             rng,
-            f"h36m-{subjects[index % len(subjects)]}-Walking-54138969-{index:06d}-p0",
+            make_key("h36m", subjects[index % len(subjects)], "Walking", 54138969, f"{index:06d}", "p0"),
             subject=subjects[index % len(subjects)],
             frame_index=index,
             **changes,

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from humanpose3d.images import UnreadableImage, ahead, find_images, read_image, without_twins
+from humanpose3d.images import UnreadableImage, ahead, find_images, image_bytes, read_image, without_twins
 from humanpose3d.reports import StageReport
+from humanpose3d.video import write_video
 
 
 def gradient(width: int = 8, height: int = 6) -> np.ndarray:
@@ -116,3 +117,19 @@ def test_reading_ahead_keeps_the_order_and_its_distance() -> None:
         assert next(results) == 0
         assert max(started, default=0) <= 6
         assert list(results) == [-item for item in range(1, 50)]
+
+
+def test_a_videos_frame_is_read_like_an_image(tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.mp4", (np.full((32, 32, 3), 40 * n, np.uint8) for n in range(5)), 25.0)
+    (tmp_path / "a.png").write_bytes(b"x")
+    assert [str(path) for path in find_images(tmp_path, frame_step=2)] == [
+        "a.png", "clip.mp4/000000", "clip.mp4/000002", "clip.mp4/000004",
+    ]  # fmt: skip
+    assert [str(path) for path in find_images(tmp_path)] == ["a.png"]
+    assert abs(float(read_image(tmp_path / "clip.mp4/000002").mean()) - 80) < 4
+    assert image_bytes(tmp_path / "clip.mp4/000002") == (tmp_path / "clip.mp4").stat().st_size
+    with pytest.raises(UnreadableImage, match="ends before frame 9; it has 5 frames"):
+        read_image(tmp_path / "clip.mp4/000009")
+    with pytest.raises(UnreadableImage, match="no such video"):
+        read_image(tmp_path / "none.mp4/000009")
+    assert image_bytes(tmp_path / "none.mp4/000009") == image_bytes(tmp_path / "b.png") == -1

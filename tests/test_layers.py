@@ -9,19 +9,20 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "humanpose3d"
 ROWS = [
-    {"skeletons", "camera", "model_config", "config"},
+    {"skeletons", "camera", "rotations", "model_config", "config"},
     {"sample", "reports"},
     {"files", "warp"},
+    {"video", "checks"},
     {"sources", "sidecars", "remotes", "studio", "images"},
     {"chunks", "models", "visualize"},
-    {"loss", "metrics", "runs"},
+    {"loss", "metrics", "runs", "inspect"},
     {"estimators", "dataset", "tasks"},
     {"preprocess", "train", "inference"},
     {"cli"},
     {"__main__"},
 ]
 ROW = {room: number for number, rooms in enumerate(ROWS) for room in rooms}
-WITHOUT_TORCH = set().union(*ROWS[:4]) | {"chunks", "runs", "cli"}
+WITHOUT_TORCH = set().union(*ROWS[:5]) | {"chunks", "inspect", "runs", "cli"}
 
 
 def modules():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -99,6 +100,50 @@ def test_the_whole_road_from_frames_to_people_with_split_and_shuffle_remote_to_r
         people = np.load(workplace.folder / f"results/{photo.stem}_pred_joints3d.npy")
         assert people.shape == (len(people), 17, 3) and people.dtype == np.float32 and len(people) >= 1
         assert all(cv2.imread(str(workplace.folder / f"results/{photo.stem}_{name}")) is not None for name in PICTURES)
+
+
+@dataclass(frozen=True)
+class Road:
+    """How a corpus goes through the stages."""
+
+    corpus: str
+    fake: tuple[str, ...]
+    subjects: tuple[str, ...]
+    train: str
+    test: str
+    lifted: str = ""  # what main.py says where there is nothing to lift
+
+
+ROADS = [
+    Road(
+        "human36m", ("--layout", "official", "--subjects", "1", "9", "--frames-per-take", "4"), ("1", "9"), "S1", "S9"
+    ),
+    Road("mpi_inf_3dhp", ("--subjects", "S1", "TS1", "--frames-per-take", "4"), ("S1", "TS1"), "S1", "TS1"),
+    Road("mpii", ("--frames-per-take", "16"), ("train", "valid"), "train", "valid", "2D labels only .mpii_16."),
+    Road("freihand", ("--frames-per-take", "12"), ("training", "evaluation"), "training", "evaluation"),
+    Road("threedpw", ("--frames-per-take", "6"), ("train", "test"), "train", "test"),
+]
+
+
+@pytest.mark.parametrize("road", ROADS, ids=lambda road: road.corpus)
+def test_every_corpus_goes_the_whole_road_in_its_own_format(road: Road, tmp_path: Path) -> None:
+    run = Workplace(tmp_path, {"OMP_NUM_THREADS": "1"}).run
+    data = f"data/{road.corpus}"  # where the chunker looks by itself
+    done = subprocess.run(
+        [sys.executable, "-m", "humanpose3d", "fake", road.corpus, data, *road.fake, "--size", "128"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    pictures = f"{data}/images" if (tmp_path / data / "images").is_dir() else data
+    run("preprocess.py", pictures, f"{data}/processed", "--no-depth", *STUDIO_NETWORKS)
+    flags = ("--images-path", pictures, "--annotations-path", data) if road.corpus == "human36m" else ()
+    run("dataset_chunker.py", "--dataset", road.corpus, "--subjects", *road.subjects, *flags, "--output", "chunks",
+        "--processed-path", f"{data}/processed", "--image-size", 96, "--max-bad", 0.5)  # fmt: skip
+    run("dataset_split.py", "--rclone-input-prefix", "chunks", "--rclone-destination-prefix", "split",
+        "--train-subjects", road.train, "--test-subjects", road.test)  # fmt: skip
+    run("dataset_rechunker.py", "--input-dir", "split", "--output-dir", "shuffled")
+    trained = run("main.py", "--chunks-dir", "shuffled", *TINY, 4, "--fdr", code=2 if road.lifted else 0)
+    assert re.search(road.lifted, trained.stderr)
 
 
 def test_the_same_road_in_folders_gives_the_same_bytes_as_through_the_drive(studio, workplace, s3_remote):

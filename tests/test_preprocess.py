@@ -14,6 +14,7 @@ from humanpose3d import preprocess
 from humanpose3d.preprocess import preprocess_folders
 from humanpose3d.reports import StageReport
 from humanpose3d.sidecars import is_complete, read_sidecar, write_sidecar
+from humanpose3d.video import write_video
 
 SIZES = {"s1/a.jpg": (64, 48), "s1/b.jpg": (64, 48), "s1/deep/a.png": (40, 90), "s2/Directions 1.54_01.jpg": (64, 64)}
 
@@ -149,6 +150,23 @@ def test_people_nobody_found_are_a_complete_frame(frames: Path, tmp_path: Path, 
     report = preprocess_folders(frames, tmp_path / "out", **arguments)
     assert report.counts["frames_without_people"] == 4 and report.exit_code == 0
     assert read_sidecar(tmp_path / "out" / "s1" / "a").people == []
+
+
+def test_every_nth_frame_of_a_video_is_a_frame(tmp_path: Path, networks: dict) -> None:
+    rng = np.random.default_rng(0)
+    write_video(tmp_path / "in/S1/walk 1.5.mp4", (rng.integers(0, 255, (48, 64, 3), np.uint8) for _ in range(7)), 25.0)
+    report = preprocess_folders(tmp_path / "in", tmp_path / "out", **networks, frame_step=3)
+    folder = tmp_path / "out/S1/walk 1.5.mp4"
+    assert sorted(path.stem for path in folder.glob("*.json")) == ["000000", "000003", "000006"]
+    assert report.counts["frames"] == 3 and read_sidecar(folder / "000006").image_size_wh == (64, 48)
+    again = preprocess_folders(tmp_path / "in", tmp_path / "out", **networks, frame_step=3)
+    assert again.counts["complete_before"] == 3
+
+
+def test_a_broken_video_is_named_and_does_not_stop_the_run(frames: Path, tmp_path: Path, networks: dict) -> None:
+    (frames / "s1/clip.mp4").write_bytes(b"no video")
+    report = preprocess_folders(frames, tmp_path / "out", **networks)
+    assert report.counts["frames"] == 4 and "clip.mp4 is no video" in report.skipped["unreadable image"][0]
 
 
 def test_bad_folders_are_one_clear_line(tmp_path: Path, networks: dict) -> None:

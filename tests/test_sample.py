@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from humanpose3d.sample import PoseBatch, PoseSample, make_key, normalise_subject
+from humanpose3d.sample import PoseBatch, PoseSample, make_key, normalise_subject, subjects_asked_for
 
 
 def test_a_key_is_built_as_documented():
@@ -68,3 +68,27 @@ def test_a_batch_moves_whole_and_keeps_what_is_absent():
     moved = batch.to("meta")
     assert len(moved) == 1 and moved.image is None and moved.keys == ["a"]
     assert {value.device.type for value in vars(moved).values() if isinstance(value, torch.Tensor)} == {"meta"}
+
+
+@pytest.mark.parametrize(
+    "request_, found",
+    [
+        ("9", ["S9"]),
+        ("s9", ["S9"]),
+        ("train", ["train/golf_00", "train/golf_01"]),
+        ("golf_01", ["train/golf_01"]),
+        ("train/golf_01", ["train/golf_01"]),
+        ("0-1999", ["0-999", "1000-1999"]),
+        ("1000-1999", ["1000-1999"]),
+        ("5000-9999", []),
+        ("test", []),
+    ],
+)
+def test_a_request_means_subjects_by_name_part_or_range(request_, found):
+    present = ["S9", "S11", "train/golf_00", "train/golf_01", "0-999", "1000-1999", "2000-2999", "evaluation"]
+    assert subjects_asked_for(request_, present) == found
+
+
+def test_a_range_that_cuts_a_block_is_refused():
+    with pytest.raises(ValueError, match="0-1499 cuts the block of samples 1000-1999"):
+        subjects_asked_for("0-1499", ["0-999", "1000-1999"])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from humanpose3d.camera import Camera, camera_to_pixel
 from humanpose3d.sample import PoseSample
-from humanpose3d.skeletons import COCO_17, H36M_17
+from humanpose3d.skeletons import COCO_17, H36M_17, SMPL_24
 from humanpose3d.warp import (
     MIRROR,
     clip_box,
@@ -19,6 +19,7 @@ from humanpose3d.warp import (
     warp_points,
     warp_sample,
 )
+from tests.bodies import pose_joints, symmetric_rest_body
 
 H36M_DISTORTION = np.array([-0.2070989, 0.24777518, -0.00142447, -0.0009757, -0.00307515])
 EXACT_PX = 0.01  # the contract
@@ -219,3 +220,82 @@ def test_absent_fields_stay_absent():
     assert warped.image_size_wh == (64, 64)
     present = {name for name, value in vars(warped).items() if isinstance(value, (np.ndarray, Camera))}
     assert present == {"box_px"}
+
+
+# ------------------------------------------------------------------------------------------------ SMPL's labels
+
+
+def body_sample(seed: int, **changes) -> tuple[PoseSample, np.ndarray]:
+    """Someone with SMPL's labels and the joints that follow from them, and their rest body [24 3]."""
+    rng = np.random.default_rng(seed)
+    rest_m = symmetric_rest_body(rng)
+    pose_rad = rng.uniform(-1.7, 1.7, (24, 3)).astype(np.float32)
+    trans_m = (rng.uniform(-1.0, 1.0, 3) + [0.0, 0.0, 5.0]).astype(np.float32)
+    joints_cam_m = pose_joints(rest_m, pose_rad, trans_m).astype(np.float32)
+    camera = Camera.create(rng.uniform(200, 900), (150.0, 130.0))
+    labels = {
+        "skeleton": "smpl_24",
+        "camera": camera,
+        "joints_cam_m": joints_cam_m,
+        "joints_px": camera_to_pixel(joints_cam_m, camera).astype(np.float32),
+        "joint_score": np.ones(24, np.float32),
+        "smpl_pose_rad": pose_rad,
+        "smpl_trans_m": trans_m,
+        "smpl_betas": rng.normal(size=10).astype(np.float32),
+        "gender": "female",
+    }
+    return made_sample(seed, **(labels | changes)), rest_m
+
+
+def with_extremes() -> st.SearchStrategy[np.ndarray]:
+    """Turns about the optical axis and mirrors, the plain ones among them."""
+    plain = st.sampled_from([MIRROR, -MIRROR, -np.eye(2), np.eye(2)])
+    return st.one_of(plain, warps().map(lambda pair: pair[1]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), with_extremes())
+def test_a_body_posed_by_the_warped_labels_is_the_warped_body(seed, turn):
+    sample, rest_m = body_sample(seed)
+    warped = warp_sample(sample, np.concatenate([turn, np.full((2, 1), 160.0)], axis=1), (320, 320), turn)
+    posed = pose_joints(rest_m, warped.smpl_pose_rad, warped.smpl_trans_m)
+    np.testing.assert_allclose(posed, warped.joints_cam_m, atol=2e-6)
+    assert warped.smpl_pose_rad.dtype == warped.smpl_trans_m.dtype == np.float32
+    assert warped.smpl_betas is sample.smpl_betas and warped.gender == sample.gender
+
+
+def test_a_mirror_moves_every_twin_and_not_the_root_alone():
+    sample, _ = body_sample(3)
+    mirrored = warp_sample(sample, mirror_warp(320), (320, 240), MIRROR)
+    left, right = SMPL_24.index("left_elbow"), SMPL_24.index("right_elbow")
+    np.testing.assert_allclose(mirrored.smpl_pose_rad[left], sample.smpl_pose_rad[right] * [1, -1, -1], atol=1e-6)
+    np.testing.assert_allclose(
+        mirrored.smpl_pose_rad[0], sample.smpl_pose_rad[0] * [1, -1, -1], atol=1e-6
+    )  # a mirror of the camera's x is the body's own
+
+
+@pytest.mark.parametrize("turn", [MIRROR, np.array([[0.6, -0.8], [0.8, 0.6]])])
+def test_the_pelvis_of_a_lopsided_body_lands_exactly(turn):
+    sample, rest_m = body_sample(4)
+    rest_m = rest_m + [0.02, 0.0, 0.0]  # as a rest pelvis off the middle
+    pelvis_m = rest_m[0] + sample.smpl_trans_m
+    joints_cam_m = sample.joints_cam_m + np.array([0.02, 0, 0], np.float32)
+    warped = warp_sample(sample.with_(joints_cam_m=joints_cam_m), np.eye(2, 3), (320, 240), turn)
+    np.testing.assert_allclose(rest_m[0] + warped.smpl_trans_m, [*turn @ pelvis_m[:2], pelvis_m[2]], atol=1e-6)
+
+
+def test_a_crop_leaves_the_body_as_it_is():
+    sample, _ = body_sample(5)
+    crop = crop_person(sample, 0.2, 64)
+    for name in ("smpl_pose_rad", "smpl_trans_m", "smpl_betas"):
+        assert np.array_equal(getattr(crop, name), getattr(sample, name)), name
+
+
+@pytest.mark.parametrize("changes", [{"joints_cam_m": None}, {"joints_cam_m": np.full((24, 3), np.nan, np.float32)}])
+def test_without_a_pelvis_a_turn_keeps_the_pose_and_drops_the_translation(changes):
+    sample, _ = body_sample(6, **changes)
+    turned = warp_sample(sample, mirror_warp(320), (320, 240), MIRROR)
+    known, _ = body_sample(6)
+    assert turned.smpl_trans_m is None
+    assert np.array_equal(turned.smpl_pose_rad, warp_sample(known, mirror_warp(320), (320, 240), MIRROR).smpl_pose_rad)
+    assert warp_sample(sample, np.eye(2, 3), (320, 240)).smpl_trans_m is sample.smpl_trans_m

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
+from inspect import getdoc
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,7 +34,7 @@ def parse(command: type[C], args: Sequence[str], prog: str) -> C:
         if config_path
         else _from_environment(fields)
     )
-    return tyro.cli(command, args=[*merged, *args], prog=prog, description=inspect.getdoc(command))
+    return tyro.cli(command, args=[*merged, *args], prog=prog, description=getdoc(command))
 
 
 def run(
@@ -59,6 +59,10 @@ def run(
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
     print(report.summary)
+    for note in report.notes:
+        print(f"note: {note}", file=sys.stderr)
+    for fault in report.faults:
+        print(f"wrong: {fault}", file=sys.stderr)
     if report.total_skipped:
         print(f"{report.skipped_line()} (named in {report.stage}_report.json)", file=sys.stderr)
     return report.exit_code
@@ -131,14 +135,21 @@ def index(args: Sequence[str] | None = None, prog: str | None = None) -> int:
     return run(config.IndexConfig, stage, args, prog)
 
 
+def inspect(args: Sequence[str] | None = None, prog: str | None = None) -> int:
+    def stage(settings: config.InspectConfig) -> StageReport:
+        from humanpose3d.inspect.report import inspect_chunks
+
+        return inspect_chunks(**_arguments(settings))
+
+    return run(config.InspectConfig, stage, args, prog)
+
+
 def fake(args: Sequence[str] | None = None, prog: str | None = None) -> int:
     def stage(settings: config.FakeConfig) -> StageReport:
         from humanpose3d.files import write_report
-        from humanpose3d.studio.human36m import write_human36m
+        from humanpose3d.studio.layouts import write_corpus
 
-        arguments = _arguments(settings)
-        assert arguments.pop("corpus") == "human36m"
-        report = write_human36m(arguments.pop("out"), **arguments)
+        report = write_corpus(**_arguments(settings))
         write_report(settings.out, report)
         return report
 
@@ -152,6 +163,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str] | None, str | None], int], str
     "rechunk": (rechunk, "chunks -> globally shuffled chunks"),
     "train": (train, "chunks -> checkpoints and TensorBoard; --evaluate measures one"),
     "infer": (infer, "images -> 3D poses and pictures"),
+    "inspect": (inspect, "what is wrong with chunks, and of which subject and camera"),
     "index": (index, "index chunks that somebody else wrote"),
     "fake": (fake, "write the studio's people in a corpus's layout"),
 }

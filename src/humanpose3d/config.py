@@ -60,6 +60,8 @@ class PreprocessConfig(Command):
     """Threads that read images ahead of the networks and write behind them."""
     overwrite: bool = False
     """Do again what is complete."""
+    frame_step: Count = 1
+    """Take every n-th frame of a video (images are all taken); the chunker's --frame-step should be the same."""
     max_bad: Share = 0.01
     """Share of unreadable images above which the exit code is 1."""
 
@@ -72,17 +74,26 @@ class ChunkConfig(Command):
     """
 
     subjects: tuple[str, ...]
-    """Human3.6M: 1 5 6 7 8 9 11, or S1 S5 ..."""
+    """In the corpus's own units. human36m: 1 5 6 7 8 9 11, or S1 S5 ... mpi_inf_3dhp: S1 ... S8, TS1 ... TS6. mpii:
+    train, valid. freihand: training, evaluation, or ranges of samples such as 0-27999. threedpw: train, validation,
+    test, or sequences such as downtown_walking_00."""
     output: str
     """Folder or remote:path for the chunks."""
     dataset: str = "human36m"
-    """Corpus: human36m."""
-    images_path: Path = Path("./data/human36m/images")
-    """The corpus's images."""
-    processed_path: Path = Path("./data/human36m/processed")
-    """preprocess.py's output."""
-    annotations_path: Path = Path("./data/human36m/annotations")
-    """The corpus's annotation files."""
+    """Corpus: human36m, mpi_inf_3dhp, mpii, freihand, threedpw. The layout on disk is found by looking."""
+    images_path: Path | None = None
+    """The corpus's images or videos. Default: data/<dataset>/images; for the corpora that come as one tree
+    (mpi_inf_3dhp, freihand, threedpw) data/<dataset>."""
+    processed_path: Path | None = None
+    """preprocess.py's output. Default: data/<dataset>/processed."""
+    annotations_path: Path | None = None
+    """The corpus's annotation files. Default: data/<dataset>/annotations, or the images' tree."""
+    missing_images: Literal["error", "skip", "synthetic"] = "error"
+    """Images that annotations name and the disk lacks: end with an error, leave them out, or draw stand-ins (a plain
+    picture with the labelled skeleton, marked as such and never evaluated)."""
+    cues: Literal["auto", "require", "optional"] = "auto"
+    """Frames without a detection that matches the label: left out (require), or kept without 2D keypoints (optional).
+    auto: optional for mpii, freihand and threedpw, which are trained on from pixels."""
     chunk_size: Count = 5000
     """Samples per chunk."""
     crop: Literal["person", "none"] = "person"
@@ -259,9 +270,9 @@ class TrainConfig(Command):
     augmentation: AugmentationConfig = AugmentationConfig()
     """Augmentation of training samples."""
     num_workers: Annotated[Annotated[int, Field(ge=0)], arg(aliases=["--workers"])] = _cpu_workers()
-    """Processes that decode and augment."""
+    """Threads, or on many cores processes, that decode and augment; 0: the training process itself."""
     prefetch: Count = 4
-    """Batches each of them prepares ahead."""
+    """Batches prepared ahead: by each process, or by all threads together."""
     cache_dir: Path = Path("./dataset_cache")
     """Where chunks of a remote and unpacked .tar.gz chunks are kept."""
     cache_gb: Annotated[float, Field(gt=0)] = 50.0
@@ -335,22 +346,44 @@ class IndexConfig(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FakeConfig(Command):
-    """The studio's people -> a corpus in its own layout: images and annotations, made here, free to use.
+class InspectConfig(Command):
+    """Chunks -> what is wrong with them, by corpus, subject and camera. Exit code 1 where something is.
 
-    Example: humanpose3d fake human36m demo/frames --frames-per-take 20
+    Example: humanpose3d inspect myonedrive:h36m/split --report report
     """
 
-    corpus: Positional[Literal["human36m"]]
-    """Whose layout."""
+    location: Positional[str]
+    """Folder or remote:path of chunks, or of train/ and test/ (then also what stands on both sides of the split)."""
+    report: Path | None = None
+    """Folder for index.html (with pictures of the worst samples) and inspect_report.json (for machines)."""
+    samples: Count = 20_000
+    """How many samples are read, about; spread over all takes."""
+    all: Switch = False
+    """Read all of them."""
+    temp_dir: Path = Path("./dataset_cache/inspect")
+    """Where remote and .tar.gz chunks are copied to while they are read, one at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeConfig(Command):
+    """The studio's people -> a corpus exactly as it lies on a disk: pictures and annotations, made here, free to use.
+
+    Example: humanpose3d fake mpi_inf_3dhp data/mpi_inf_3dhp --frames-per-take 20
+    """
+
+    corpus: Positional[Literal["human36m", "mpi_inf_3dhp", "mpii", "freihand", "threedpw"]]
+    """Whose format."""
     out: Positional[Path]
-    """Gets images/ and annotations/."""
-    subjects: tuple[str, ...] = ("1", "5", "6", "7", "8", "9", "11")
-    """Human3.6M: 1 5 6 7 8 9 11."""
-    frames_per_take: Count = 16
-    """Frames of each subject, action and camera."""
-    size: Annotated[int, Field(ge=64)] = 256
-    """Side of the square images, px."""
+    """Folder that gets it."""
+    layout: str = ""
+    """Which of the corpus's forms. human36m: 3dmppe, official, npz. mpi_inf_3dhp: videos, frames, npz. mpii: json, h5,
+    mat, spin. freihand: v2, coco. threedpw: official, spin. Default: the first."""
+    subjects: tuple[str, ...] = ()
+    """Who, in the corpus's own units (see the chunker's --subjects); none means a few of each kind."""
+    frames_per_take: Annotated[int, Field(ge=0)] = 0
+    """Frames of each subject, action and camera (mpii, freihand: images of each part); 0: a number that suits."""
+    size: Annotated[int, Field(ge=0)] = 0
+    """Side of the square images, px; 0: 256, and FreiHAND's 224."""
     seed: int = 0
     """Of bodies, clothes, motion and room; 0 is the set the packaged networks were trained for."""
     workers: Count = _cpu_workers()

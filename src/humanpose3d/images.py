@@ -1,4 +1,4 @@
-"""Image files: which ones a folder holds, their pixels upright and in RGB, and reading them ahead.
+"""Images: which ones a folder holds, their pixels upright and in RGB, and reading them ahead. Frames of videos too.
 
 For `preprocess` and `inference`. Pictures inside chunks are `chunks/codec.py`'s.
 """
@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from humanpose3d.reports import StageReport
+from humanpose3d.video import UnreadableVideo, count_frames, frame_path, is_video, read_frame, split_frame_path
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -27,10 +28,12 @@ class UnreadableImage(ValueError):
     """A file that should be an image and is not. The message is the reason, without the path."""
 
 
-def find_images(folder: Path, *, leave_out: Collection[Path] = ()) -> Iterator[Path]:
+def find_images(folder: Path, *, leave_out: Collection[Path] = (), frame_step: int | None = None) -> Iterator[Path]:
     """Paths of all images under a folder, relative to it, sorted folder by folder. Hidden ones are not listed.
 
-    leave_out: folders that are not entered. FileNotFoundError and NotADirectoryError where there is no such folder.
+    leave_out: folders that are not entered. frame_step: every n-th frame of each video too, from its first on, as
+    `video.frame_path`s; a video that cannot be opened gives its first, so that reading it says why.
+    FileNotFoundError and NotADirectoryError where there is no such folder.
     """
     if not folder.exists():
         raise FileNotFoundError(f"{folder} is missing; give the folder that holds the images")
@@ -44,13 +47,38 @@ def find_images(folder: Path, *, leave_out: Collection[Path] = ()) -> Iterator[P
         for name in sorted(files):
             if name[0] != "." and os.path.splitext(name)[1].lower() in EXTENSIONS:
                 yield here / name
+            elif name[0] != "." and frame_step is not None and is_video(Path(name)):
+                yield from (frame_path(here / name, frame) for frame in _frames(Path(place) / name, frame_step))
+
+
+def _frames(video: Path, step: int) -> range:
+    try:
+        return range(0, max(count_frames(video), 1), step)
+    except UnreadableVideo:
+        return range(1)
+
+
+def image_bytes(path: Path) -> int:
+    """Size of the file that holds the image: its own, or its video's. -1 where there is none."""
+    in_video = split_frame_path(path)
+    try:
+        return (in_video[0] if in_video else path).stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return -1
 
 
 def read_image(path: Path) -> np.ndarray:
     """uint8 [H W 3] RGB, turned upright by its EXIF orientation. Any mode Pillow reads: grey, 16-bit, CMYK, RGBA.
 
-    UnreadableImage, a ValueError, says what is wrong with the file.
+    A frame of a video where the path is one. UnreadableImage, a ValueError, says what is wrong with the file.
     """
+    if in_video := split_frame_path(path):
+        try:
+            return read_frame(*in_video)
+        except FileNotFoundError:
+            raise UnreadableImage("no such video") from None
+        except UnreadableVideo as error:
+            raise UnreadableImage(str(error)) from None
     try:
         with Image.open(path) as image:
             image.load()
@@ -69,7 +97,9 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def plain_jpeg(path: Path) -> bytes | None:
-    """The bytes of a JPEG whose pixels need no turning or conversion; None for any other file."""
+    """The bytes of a JPEG whose pixels need no turning or conversion; None for any other file, or a video's frame."""
+    if split_frame_path(path):
+        return None
     with Image.open(path) as image:
         plain = image.format == "JPEG" and image.mode in ("RGB", "L") and image.getexif().get(ORIENTATION, 1) == 1
     return path.read_bytes() if plain else None

@@ -41,16 +41,18 @@ def preprocess_folders(
     batch_size: int = 8,
     num_workers: int = 2,
     overwrite: bool = False,
+    frame_step: int = 1,
     max_bad: float = 0.01,
 ) -> StageReport:
-    """Write <sub>/<stem>.json and <sub>/<stem>_depth.png for every image under the input folder.
+    """Write <sub>/<stem>.json and <sub>/<stem>_depth.png for every image, and every `frame_step`-th frame of each
+    video, under the input folder. The frames of clip.mp4 go to <sub>/clip.mp4/000000.json, ...
 
     Complete frames are left as they are unless `overwrite`. An unreadable image is named in the report and does not
     stop the run. Nothing that is finished is lost when the run is stopped: start it again.
     """
     source, target = Path(input_base_directory), Path(output_base_directory)
     report = StageReport("preprocess", max_bad=max_bad)
-    names = _list_frames(source, target)
+    names = _list_frames(source, target, frame_step)
     report.inputs = len(names)
     make_folder(target)
     networks = CueNetworks(yolo_model, None if no_depth else depth_model, device)
@@ -87,13 +89,13 @@ def preprocess_folders(
     return report
 
 
-def _list_frames(source: Path, target: Path) -> list[Path]:
+def _list_frames(source: Path, target: Path, frame_step: int) -> list[Path]:
     inside = source.is_dir() and target.resolve() != source.resolve()
-    names = list(find_images(source, leave_out=[target] if inside else []))
+    names = list(find_images(source, leave_out=[target] if inside else [], frame_step=frame_step))
     if not inside:  # sidecars beside the images: our own depth maps are no frames
         names = [name for name in names if not name.name.endswith("_depth.png")]
     if not names:
-        raise ValueError(f"no images in {source}; it needs image files (jpg, png, ...), in subfolders or directly")
+        raise ValueError(f"no images in {source}; it needs images (jpg, png, ...) or videos, in subfolders or directly")
     return names
 
 

@@ -24,6 +24,8 @@ class StageReport:
     counts: Counter[str] = field(default_factory=Counter)
     skipped: dict[str, list[str]] = field(default_factory=dict)  # reason -> inputs, NAMED_AT_MOST of them
     skipped_counts: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)  # what is wrong with the input, a line each; the rest went on
+    notes: list[str] = field(default_factory=list)  # what is worth knowing and no fault
     facts: dict[str, Any] = field(default_factory=dict)
     summary: str = ""  # the one line printed at the end
     inputs: int = 0  # how many were asked for, done and skipped together
@@ -40,14 +42,24 @@ class StageReport:
         if len(named) < NAMED_AT_MOST:
             named.append(name)
 
+    def fault(self, message: str) -> None:
+        """Something wrong with the input beyond one item: a broken file, say. Names it, and what to do."""
+        if message not in self.faults:
+            self.faults.append(message)
+
+    def note(self, message: str) -> None:
+        """Something worth knowing, in a line."""
+        if message not in self.notes:
+            self.notes.append(message)
+
     @property
     def total_skipped(self) -> int:
         return sum(self.skipped_counts.values())
 
     @property
     def exit_code(self) -> int:
-        """0 done; 1 done, but more than `max_bad` of the inputs were skipped."""
-        return 1 if self.total_skipped > self.max_bad * self.inputs else 0
+        """0 done; 1 done, but a fault was found or more than `max_bad` of the inputs were skipped."""
+        return 1 if self.faults or self.total_skipped > self.max_bad * self.inputs else 0
 
     def to_dict(self) -> dict[str, Any]:
         seconds = time.monotonic() - self.started
@@ -60,6 +72,8 @@ class StageReport:
                 reason: {"count": number, "inputs": self.skipped.get(reason, [])}
                 for reason, number in self.skipped_counts.items()
             },
+            "faults": self.faults,
+            "notes": self.notes,
             "seconds": round(seconds, 3),
             **self.facts,
             "versions": versions(),

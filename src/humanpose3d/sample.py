@@ -7,6 +7,7 @@ A missing joint is NaN with score 0; an absent field is None.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,8 @@ SCHEMA_VERSION = 1  # of a sample's metadata in a chunk; raised when a reader of
 class LabelledFrame:
     """One labelled person in one image of a raw corpus, as a reader in `sources/` finds it."""
 
-    image_path: Path  # relative to the corpus's images folder; the sidecar has the same path in the processed folder
+    image_path: Path  # relative to the corpus's images folder; the sidecar has the same path in the processed folder.
+    # A frame of a video is a path below the video's: "S1/Videos/Directions 1.54138969.mp4/000123" (see video.py)
     key: str  # `make_key`'s
     corpus: str
     subject: str  # normalised: "S9", "TS3"
@@ -41,6 +43,12 @@ class LabelledFrame:
     box_px: np.ndarray  # float32 [4], x0 y0 x1 y1, whole image
     valid: bool = True
     source_file: str = ""  # the annotation file the label comes from
+    image_size_wh: tuple[int, int] | None = None  # where the corpus tells it; needed only where the image is missing
+    head_size_px: float | None = None
+    smpl_pose_rad: np.ndarray | None = None  # float32 [24 3], axis-angle; the root's orientation in the camera frame
+    smpl_betas: np.ndarray | None = None  # float32 [10]
+    smpl_trans_m: np.ndarray | None = None  # float32 [3], camera frame
+    gender: str | None = None  # "female", "male" or "neutral"
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,10 +76,12 @@ class PoseSample:
     camera: Camera | None = None  # of this stored image
     box_px: np.ndarray | None = None  # float32 [4]: x0 y0 x1 y1 of the person, clipped to the image
     head_size_px: float | None = None
-    smpl_pose_rad: np.ndarray | None = None  # float32 [24 3]
+    smpl_pose_rad: np.ndarray | None = None  # float32 [24 3], axis-angle; the root's orientation in the camera frame
     smpl_betas: np.ndarray | None = None  # float32 [10]
-    smpl_trans_m: np.ndarray | None = None  # float32 [3]
-    gender: str | None = None
+    smpl_trans_m: np.ndarray | None = (
+        None  # float32 [3], camera frame: the body is R_root (v - J_root) + J_root + trans
+    )
+    gender: str | None = None  # "female", "male" or "neutral"
     corpus: str = ""
     subject: str = ""
     action: str = ""
@@ -79,6 +89,7 @@ class PoseSample:
     frame_index: int = 0
     fps: float | None = None
     valid: bool = True  # counts in the corpus's official evaluation
+    synthetic: bool = False  # the picture was missing: a plain one with the label drawn stands in; never evaluated
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def with_(self, **changes: Any) -> PoseSample:
@@ -138,3 +149,29 @@ def normalise_subject(name: str | int) -> str:
     if not match or match[1].upper() not in ("", "S", "TS"):
         return str(name).strip()
     return f"{match[1].upper() or 'S'}{match[2]}"
+
+
+def subjects_asked_for(request: str | int, present: Collection[str]) -> list[str]:
+    """The subjects among `present` that one request means, sorted; empty where there are none.
+
+    A name in any spelling ("9", "s9", "S9"); either part of a two-part name ("train", "courtyard_golf_00" and
+    "train/courtyard_golf_00" all mean the last); a range of samples "0-9999" means all blocks of samples inside it,
+    such as "training/0-999".
+    ValueError: a range that cuts a block.
+    """
+    name = normalise_subject(request)
+    found = [subject for subject in present if name == subject or name in subject.split("/")]
+    if asked := _sample_range(name):
+        for subject in present:
+            block = _sample_range(subject.rpartition("/")[2])
+            if block is None or block[1] < asked[0] or block[0] > asked[1] or subject in found:
+                continue
+            if block[0] < asked[0] or block[1] > asked[1]:
+                raise ValueError(f"the range {name} cuts the block of samples {subject}; end it where a block ends")
+            found.append(subject)
+    return sorted(found)
+
+
+def _sample_range(name: str) -> tuple[int, int] | None:
+    match = re.fullmatch(r"(\d+)-(\d+)", name)
+    return (int(match[1]), int(match[2])) if match else None

@@ -210,6 +210,8 @@ def _model(start: _Start, store: Store) -> tuple[nn.Module, ModelConfig]:
     if labels.skeleton is None or labels.keypoint_skeleton is None:
         missing = "labels" if labels.skeleton is None else "2D keypoints"
         raise ValueError(f"{store.location} has no {missing}: a lifter learns from 2D keypoints with 3D labels")
+    if labels[0, 0].joints_cam_m is None:
+        raise ValueError(f"{store.location} has 2D labels only ({labels.skeleton}): a lifter learns from 3D labels")
     architecture = model_config(
         config.model_type,
         config.model_size,

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 
 from humanpose3d.camera import turn_points, warp_camera
+from humanpose3d.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from humanpose3d.sample import PoseSample
-from humanpose3d.skeletons import get_skeleton
+from humanpose3d.skeletons import SMPL_24, get_skeleton
 
 
 def warp_sample(
@@ -28,7 +29,8 @@ def warp_sample(
     warp: [2 3], old pixel -> new pixel. size_wh: the new image's. turn: orthogonal [2 2], what the warp does to the
     camera's x and y (a turn about the optical axis or a mirror); None for crops, scales and shifts.
     Depth comes out at `depth_scale` of the new image's side. Joints off the new image stay labelled in 3D and are
-    marked out of view. A mirror swaps left and right joints too.
+    marked out of view. A mirror swaps left and right joints too. A turn or a mirror moves SMPL's pose and translation
+    along; the translation is lost where the sample has no joints of SMPL that say where the pelvis is.
     """
     mirrored = turn is not None and np.linalg.det(turn) < 0
     changes: dict = {"image_size_wh": size_wh}
@@ -54,6 +56,10 @@ def warp_sample(
         if sample.joints_px is not None:
             changes["joints_px"] = warp_points(sample.joints_px, warp)[order]
             changes["joint_in_view"] = in_view(changes["joints_px"], size_wh)
+    if turn is not None and sample.smpl_pose_rad is not None:
+        changes["smpl_pose_rad"] = turn_smpl_pose(sample.smpl_pose_rad, turn)
+    if turn is not None and sample.smpl_trans_m is not None:
+        changes["smpl_trans_m"] = _turn_smpl_trans(sample, sample.smpl_trans_m, turn)
     if sample.camera is not None:
         changes["camera"] = warp_camera(sample.camera, warp, turn)
     if sample.box_px is not None:
@@ -61,6 +67,37 @@ def warp_sample(
     if sample.head_size_px is not None:
         changes["head_size_px"] = sample.head_size_px * float(np.sqrt(abs(np.linalg.det(warp[:, :2]))))
     return sample.with_(**changes)
+
+
+def turn_smpl_pose(pose_rad: np.ndarray, turn: np.ndarray) -> np.ndarray:
+    """SMPL's pose [24 3] of the person as seen after `turn`, an orthogonal [2 2] on the camera's x and y.
+
+    A mirror M = diag(-1, 1, 1) of the body itself gives each joint its twin's rotation, M R M: the same angle about an
+    axis whose y and z are negated. What is left of `turn` is a proper rotation, of the root alone.
+    """
+    turn3 = np.eye(3)
+    turn3[:2, :2] = turn
+    turned = pose_rad.astype(np.float64)
+    if np.linalg.det(turn) < 0:
+        turned = turned[SMPL_24.flip_permutation] * [1.0, -1.0, -1.0]
+        turn3 = turn3 @ np.diag([-1.0, 1.0, 1.0])  # the mirrored body is turned by Q M
+    root = SMPL_24.root_index
+    turned[root] = matrix_to_axis_angle(turn3 @ axis_angle_to_matrix(turned[root]))
+    return turned.astype(pose_rad.dtype)
+
+
+def _turn_smpl_trans(sample: PoseSample, trans_m: np.ndarray, turn: np.ndarray) -> np.ndarray | None:
+    """The translation that puts the pelvis where the turn puts it; None where the pelvis is not known.
+
+    The model adds `trans` to the pelvis of the rest body, which follows from the betas alone: no turn moves it. (Nor a
+    mirror: SMPL's rest body is its own mirror image within millimetres, and the betas stay.)
+    """
+    if sample.skeleton != SMPL_24.name or sample.joints_cam_m is None:
+        return None
+    pelvis_m = sample.joints_cam_m[SMPL_24.root_index].astype(np.float64)
+    if not np.isfinite(pelvis_m).all():
+        return None
+    return (turn_points(pelvis_m, turn) - pelvis_m + trans_m).astype(trans_m.dtype)
 
 
 def crop_warp(box_px: np.ndarray, margin: float, size: int) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,9 +16,10 @@ import pytest
 
 from humanpose3d.camera import Camera, camera_to_pixel
 from humanpose3d.chunks import build as build_module
-from humanpose3d.chunks.build import build_chunks, match_error
+from humanpose3d.chunks.build import build_chunks
 from humanpose3d.chunks.codec import decode_sample, encode_jpeg
 from humanpose3d.chunks.layout import read_index
+from humanpose3d.chunks.matching import match_error
 from humanpose3d.remotes import open_store
 from humanpose3d.reports import StageReport
 from humanpose3d.sample import LabelledFrame, PoseSample, make_key
@@ -87,16 +88,20 @@ class Corpus:
         return sidecar_paths(path.parent, path.stem)
 
     def read_frames(
-        self, images: Path, annotations: Path, subjects: Any, step: int, *, image_pattern: Any, skip: Callable
+        self, images: Path, annotations: Path, subjects: Any, step: int, *, image_pattern: Any, told: Any
     ) -> Iterator[LabelledFrame]:
-        skip("take_S1/frame_0099.jpg", "no 3D label")
+        told.skip("take_S1/frame_0099.jpg", "no 3D label")
         yield from self.frames[::step]
 
 
 @pytest.fixture
 def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Corpus:
     corpus = Corpus(tmp_path / "corpus")
-    monkeypatch.setitem(SOURCES, "test", SimpleNamespace(read_frames=corpus.read_frames))  # type: ignore[arg-type]
+    monkeypatch.setitem(
+        SOURCES,
+        "test",
+        SimpleNamespace(read_frames=corpus.read_frames, CUES="require", FOLDERS=("images", "annotations")),
+    )  # type: ignore[arg-type]
     return corpus
 
 
@@ -105,7 +110,8 @@ def build(corpus: Corpus, output: str | Path, **changes: Any) -> StageReport:
         "subjects": ("1", "9"), "dataset": "test", "images_path": corpus.images, "processed_path": corpus.processed,
         "annotations_path": corpus.images, "chunk_size": 5, "crop": "person", "image_size": 96, "margin": 0.25,
         "depth_scale": 0.5, "jpeg_quality": 95, "image_pattern": None, "frame_step": 1, "window": 0,
-        "match_threshold": 0.15, "compress": "none", "workers": 1, "max_bad": 0.2,
+        "match_threshold": 0.15, "cues": "auto", "missing_images": "error", "compress": "none", "workers": 1,
+        "max_bad": 0.2,
     }  # fmt: skip
     return build_chunks(output=str(output), **(settings | changes))
 
@@ -200,7 +206,7 @@ def test_faulty_frames_are_left_out_named_and_counted(corpus: Corpus, tmp_path: 
     corpus.write_cues(corpus.frames[5], [corpus.person(corpus.frames[5], 30.0)])
     cv2.imwrite(str(corpus.images / corpus.frames[6].image_path), np.zeros((50, 50, 3), np.uint8))
     corpus.cues(7)[1].unlink()
-    report = build(corpus, tmp_path / "out")
+    report = build(corpus, tmp_path / "out", missing_images="skip")
     assert report.skipped == {
         "no 3D label": ["take_S1/frame_0099.jpg"],
         "unreadable image": [keys[0]],
@@ -230,6 +236,74 @@ def test_without_any_sidecar_the_user_is_told_to_preprocess(corpus: Corpus, tmp_
     with pytest.raises(FileNotFoundError, match="empty has no sidecar of these frames; run preprocess.py on .* first"):
         build(corpus, tmp_path / "out", processed_path=tmp_path / "empty")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_images_folder_is_said_at_once_unless_pictures_are_drawn(corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere is missing; --images-path names the folder of test's images"):
+        build(corpus, tmp_path / "out", images_path=tmp_path / "nowhere")
+    report = build(corpus, tmp_path / "out", images_path=tmp_path / "nowhere", missing_images="synthetic")
+    assert report.counts["synthetic"] == 12
+
+
+def test_missing_images_end_the_run_unless_asked_otherwise(corpus: Corpus, tmp_path: Path) -> None:
+    for frame in corpus.frames[1:3]:
+        (corpus.images / frame.image_path).unlink()
+    wanted = (
+        r"2 of 12 images that the annotations name are not in .*\(take_S1 2 of 6\), the first take_S1/frame_0002.jpg"
+    )
+    with pytest.raises(FileNotFoundError, match=wanted + ".*--missing-images skip"):
+        build(corpus, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    report = build(corpus, tmp_path / "out", missing_images="skip")
+    assert report.counts["samples"] == 10 and report.skipped["no image"] == [frame.key for frame in corpus.frames[1:3]]
+
+
+@pytest.mark.parametrize("crop", ["person", "none"])
+def test_a_stand_in_shows_the_label_and_says_what_it_is(corpus: Corpus, tmp_path: Path, crop: str) -> None:
+    (corpus.images / corpus.frames[1].image_path).unlink()
+    report = build(corpus, tmp_path / "out", missing_images="synthetic", crop=crop, window=3)
+    samples = samples_in(tmp_path / "out", tmp_path)
+    assert [sample.synthetic for sample in samples] == [False, True] + [False] * 10
+    assert report.counts["synthetic"] == 1 and "1 with a drawn picture" in report.summary
+    drawn = samples[1]
+    assert drawn.image is not None and drawn.keypoints_px is not None and drawn.joints_px is not None
+    of_label, of_keypoints = shared_joints(H36M_17, COCO_17)
+    np.testing.assert_allclose(drawn.keypoints_px[of_keypoints], drawn.joints_px[of_label], atol=1e-3)
+    assert drawn.keypoint_score is not None and (drawn.keypoint_score[of_keypoints] == 1).all()
+    elbow, wrist = (drawn.joints_px[H36M_17.index(f"left_{joint}")] for joint in ("elbow", "wrist"))
+    middle = np.rint((elbow + wrist) / 2).astype(int)
+    assert np.abs(drawn.image[middle[1], middle[0]].astype(int) - 128).max() > 40
+    assert drawn.depth_m is None
+
+
+def test_frames_without_a_detection_are_kept_where_cues_are_optional(corpus: Corpus, tmp_path: Path) -> None:
+    corpus.write_cues(corpus.frames[4], [])
+    corpus.write_cues(corpus.frames[5], [corpus.person(corpus.frames[5], 30.0)])
+    corpus.cues(6)[0].unlink()
+    report = build(corpus, tmp_path / "out", cues="optional", window=3)
+    samples = samples_in(tmp_path / "out", tmp_path)
+    assert len(samples) == 12 and report.counts["without_keypoints"] == 3
+    for sample in samples[4:7]:
+        assert sample.keypoint_skeleton == "coco_17" and sample.keypoints_px is not None
+        assert np.isnan(sample.keypoints_px).all() and not sample.keypoint_score.any()  # type: ignore[union-attr]
+
+
+def test_labels_alone_make_a_set_without_keypoints(corpus: Corpus, tmp_path: Path) -> None:
+    build(corpus, tmp_path / "out", cues="optional", processed_path=tmp_path / "nowhere")
+    index = read_index(open_store(tmp_path / "out"))
+    assert (index.samples, index.skeleton, index.keypoint_skeleton) == (12, "h36m_17", None)
+
+
+def test_a_label_without_2d_joints_goes_by_its_box(corpus: Corpus) -> None:
+    frame = corpus.frames[0]
+    boxed = dataclasses.replace(frame, joints_px=None)
+    assert match_error(boxed, corpus.person(frame), "coco_17") == 0.0
+    assert match_error(boxed, corpus.person(frame, 200.0), "coco_17") == np.inf
+
+
+def test_what_the_doctor_sees_stands_in_the_report(corpus: Corpus, tmp_path: Path) -> None:
+    report = build(corpus, tmp_path / "out")
+    assert report.facts["inspection"]["samples"] == 12
 
 
 def test_an_unknown_corpus_is_refused_with_the_known_ones(corpus: Corpus, tmp_path: Path) -> None:

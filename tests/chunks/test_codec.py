@@ -171,7 +171,7 @@ def test_a_picture_damaged_in_the_middle_is_found_by_decoding(extension: str, fi
         ("subject", 9, "subject is of another type"),
         ("joints_cam_m", [[0.0, 1.0, 2.0]], "joints_cam_m has another shape"),
         ("joints_cam_m", "none", "joints_cam_m is not an array"),
-        ("keypoint_skeleton", "coco_18", "'coco_18' is not one of"),
+        ("keypoint_skeleton", "coco_19", "'coco_19' is not one of"),
         ("keypoint_score", None, "come together"),
         ("camera", {"K": [1]}, "camera is not"),
         ("image_size_wh", [64], "image_size_wh"),

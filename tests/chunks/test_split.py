@@ -178,3 +178,16 @@ def test_a_half_written_source_chunk_is_refused_and_finished_chunks_stay(tmp_pat
     last.write_bytes(data)
     split(tmp_path, source, tmp_path / "split", "S1,S5", "S9")
     assert hashes(tmp_path / "split") == hashes(tmp_path / "whole")
+
+
+def test_ranges_and_parts_of_names_mean_all_their_subjects(tmp_path: Path) -> None:
+    subjects = ("0-999", "1000-1999", "2000-2999", "train/golf_00", "train/golf_01", "test/walk_00")
+    write_set(tmp_path / "chunks", samples_of(18, subjects=subjects), chunk_size=6)
+    split(tmp_path, tmp_path / "chunks", tmp_path / "split", "0-1999,train", "2000-2999,walk_00")
+    parts = {part: set(read_index(open_store(tmp_path / "split" / part)).subjects) for part in ("train", "test")}
+    assert parts == {
+        "train": {"0-999", "1000-1999", "train/golf_00", "train/golf_01"},
+        "test": {"2000-2999", "test/walk_00"},
+    }
+    with pytest.raises(ValueError, match="train/golf_00 cannot be in both"):
+        split(tmp_path, tmp_path / "chunks", tmp_path / "other", "train", "golf_00")

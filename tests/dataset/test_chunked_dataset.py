@@ -341,6 +341,13 @@ def test_a_stand_in_does_not_count_in_an_evaluation(bare_set, tmp_path):
     assert len(set(counted)) == len(counted)
 
 
+def test_a_drawn_picture_trains_but_does_not_count_in_an_evaluation(tmp_path):
+    folder = write_set(tmp_path / "drawn", 8, 4, image=False, depth=False, synthetic=True)
+    for training in (True, False):
+        found = list(loader(folder, training=training, dataset_changes={"shuffle": False}))
+        assert {counts for batch in found for _, counts in batch} == {training}
+
+
 # --- quarantine -------------------------------------------------------------------------------------------------------
 
 

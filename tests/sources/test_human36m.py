@@ -7,11 +7,21 @@ import numpy as np
 import pytest
 
 from humanpose3d.camera import camera_to_pixel
+from humanpose3d.reports import StageReport
 from humanpose3d.sources import human36m
+from humanpose3d.video import write_video
+
+BROKEN = "its subject's annotations are broken"
 
 
-def fail(what, why):
-    raise AssertionError(f"{what}: {why}")
+class Nothing:
+    """Fails where a reader leaves anything out."""
+
+    def skip(self, name, reason):
+        raise AssertionError(f"{name}: {reason}")
+
+    def fault(self, message):
+        raise AssertionError(message)
 
 
 @pytest.fixture
@@ -40,7 +50,16 @@ def corpus(tmp_path):
 
 
 def read(corpus, subjects=("9",), **options):
-    return list(human36m.read_frames(*corpus, subjects, **{"skip": fail, **options}))
+    return list(human36m.read_frames(*corpus, subjects, **{"told": Nothing(), **options}))
+
+
+def change(corpus, part, change_values):
+    """Rewrites one of the files; its path."""
+    path = corpus[1] / f"Human36M_subject9_{part}.json"
+    values = json.loads(path.read_text())
+    change_values(values)
+    path.write_text(json.dumps(values))
+    return path
 
 
 def test_frames_come_in_order_in_metres_and_camera_space(corpus):
@@ -80,56 +99,119 @@ def test_a_pattern_names_any_other_place(corpus):
     assert frame.image_path == Path("S9_Directions_54138969/frame_0002.jpg")
 
 
+def test_a_pattern_that_cannot_be_filled_in_is_named_with_what_it_can_have(corpus):
+    with pytest.raises(ValueError, match=r"cannot be filled in \('person'\); it can have \{subject\}"):
+        read(corpus, image_pattern="{person}/{number}.jpg")
+
+
 def test_a_subject_that_is_not_there_is_named_with_those_that_are(corpus):
     with pytest.raises(ValueError, match="S8.*there are S9"):
         read(corpus, ["8"])
 
 
 def test_a_frame_without_its_label_is_told(corpus):
-    path = corpus[1] / "Human36M_subject9_joint_3d.json"
-    labels = json.loads(path.read_text())
-    del labels["2"]["1"]["1"]
-    path.write_text(json.dumps(labels))
-    told = []
-    assert len(read(corpus, skip=lambda what, why: told.append(what))) == 6
+    change(corpus, "joint_3d", lambda labels: labels["2"]["1"].pop("1"))
+    report = StageReport("test")
+    assert len(read(corpus, told=report)) == 6
+    ((_, told),) = report.skipped.items()
     assert len(told) == 2 and all(name.endswith("000002.jpg") for name in told)
+
+
+def test_a_label_of_another_skeleton_costs_only_its_own_frame(corpus):
+    change(corpus, "joint_3d", lambda labels: labels["2"]["1"]["1"].append([0.0, 0.0, 0.0]))
+    report = StageReport("test")
+    assert len(read(corpus, told=report)) == 6
+    assert report.skipped_counts == {"its 3D label is not 17 x 3": 2}
+    assert "18 x 3, expected 17 x 3" in report.faults[0] and len(report.faults) == 1
 
 
 @pytest.mark.parametrize("part, field", [("data", "images"), ("data", "annotations"), ("camera", "R")])
 def test_annotations_without_a_field_are_named(corpus, part, field):
+    def lose(values):
+        for holder in (values, *(value for value in values.values() if isinstance(value, dict))):
+            holder.pop(field, None)
+
+    path = change(corpus, part, lose)
+    with pytest.raises(ValueError, match=f"{path.name}: has no '{field}'"):
+        read(corpus, told=StageReport("test"))
+
+
+@pytest.mark.parametrize("part", ["data", "camera", "joint_3d"])
+def test_half_a_file_is_named(corpus, part):
     path = corpus[1] / f"Human36M_subject9_{part}.json"
-    values = json.loads(path.read_text())
-    for holder in (values, *(value for value in values.values() if isinstance(value, dict))):
-        holder.pop(field, None)
-    path.write_text(json.dumps(values))
-    with pytest.raises(ValueError, match=f"{path.name} lacks the field '{field}'"):
-        read(corpus)
-
-
-def test_half_a_file_is_named(corpus):
-    path = corpus[1] / "Human36M_subject9_data.json"
     path.write_text(path.read_text()[:100])
-    with pytest.raises(ValueError, match="data.json is not whole JSON"):
-        read(corpus)
+    with pytest.raises(ValueError, match=f"{path.name}: not whole JSON"):
+        read(corpus, told=StageReport("test"))
 
 
-def test_a_transposed_or_scaled_rotation_is_not_a_rotation(corpus):
+@pytest.mark.parametrize("part, left_out", [("data", {}), ("camera", {BROKEN: 8}), ("joint_3d", {BROKEN: 8})])
+def test_a_broken_subject_does_not_cost_the_others(corpus, part, left_out):
+    for name in ("data", "camera", "joint_3d"):
+        path = corpus[1] / f"Human36M_subject9_{name}.json"
+        whole = path.read_text().replace("s_09", "s_11")
+        path.with_name(path.name.replace("9", "11")).write_text(whole)
+    path = corpus[1] / f"Human36M_subject9_{part}.json"
+    path.write_text(path.read_text()[:100])
+    report = StageReport("test")
+    assert {frame.subject for frame in read(corpus, ["9", "11"], told=report)} == {"S11"}
+    assert len(report.faults) == 1 and path.name in report.faults[0]
+    assert report.skipped_counts == left_out
+
+
+def test_a_missing_camera_costs_only_its_own_frames(corpus):
+    change(corpus, "camera", lambda cameras: cameras.pop("2"))
+    report = StageReport("test")
+    assert {frame.camera_id for frame in read(corpus, told=report)} == {"54138969"}
+    assert "subject9_camera.json: has no '55011271'" in report.faults[0]
+    assert report.skipped_counts == {"no camera parameters": 4}
+
+
+@pytest.mark.parametrize("was, now", [("1.0", "1.1"), ("[1.0, 0.0, 0.0]", "[-1.0, 0.0, 0.0]")])
+def test_a_scaled_or_mirrored_rotation_is_not_a_rotation(corpus, was, now):
     path = corpus[1] / "Human36M_subject9_camera.json"
-    path.write_text(path.read_text().replace("1.0", "1.1"))
-    with pytest.raises(ValueError, match="not a rotation"):
-        read(corpus)
+    path.write_text(path.read_text().replace(was, now))
+    with pytest.raises(ValueError, match="R of camera 1 is not a rotation"):
+        read(corpus, told=StageReport("test"))
+
+
+def test_a_centre_is_told_from_a_translation_by_its_capital_letter(corpus):
+    R = np.array([[0.0, 0.0, -1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+
+    def turn(cameras):
+        cameras["1"] |= {"R": R.tolist(), "T": [-5000.0, 0.0, 0.0]}
+        del cameras["1"]["t"]
+
+    change(corpus, "camera", turn)
+    camera = read(corpus)[0].camera
+    np.testing.assert_allclose(camera.t_m, [0.0, 0.0, 5.0], atol=1e-9)
+
+
+def test_the_image_size_of_the_annotations_is_kept(corpus):
+    assert read(corpus)[0].image_size_wh is None
+    change(corpus, "data", lambda data: [row.update(width=1000, height=1002) for row in data["images"]])
+    assert read(corpus)[0].image_size_wh == (1000, 1002)
+
+
+def test_the_official_videos_are_found_for_these_annotations(corpus):
+    video = corpus[0] / "S9/Videos/Directions 1.54138969.mp4"
+    write_video(video, iter(np.zeros((3, 16, 16, 3), np.uint8)), 50)
+    report = StageReport("test")
+    frames = read(corpus, told=report)
+    assert frames[1].image_path == Path("S9/Videos/Directions 1.54138969.mp4/000001")
+    assert frames[3].image_path.name == "s_09_act_02_subact_01_ca_02_000001.jpg"
+    assert "54138969.mp4 has 3 frames" in report.faults[0] and "labels 4" in report.faults[0]
+    assert report.skipped_counts == {"beyond the end of its video": 1}
 
 
 def test_missing_folders_are_named(corpus, tmp_path):
-    with pytest.raises(FileNotFoundError, match="--images-path"):
-        read((tmp_path / "nowhere", corpus[1]))
+    assert read((tmp_path / "nowhere", corpus[1])), "labels can be read before the images are there"
     with pytest.raises(FileNotFoundError, match="--annotations-path"):
         read((corpus[0], tmp_path))
 
 
 def test_real_frames_are_read_and_their_joints_lie_in_their_boxes(samples):
     root = samples / "human36m"
-    frames = list(human36m.read_frames(root / "images", root / "annotations", ["1", "5", "7", "8"], skip=fail))
+    frames = list(human36m.read_frames(root / "images", root / "annotations", ["1", "5", "7", "8"], told=Nothing()))
     assert [frame.subject for frame in frames] == ["S1", "S5", "S7", "S8"]
     for frame in frames:
         assert (root / "images" / frame.image_path).is_file()

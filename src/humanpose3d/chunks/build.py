@@ -1,124 +1,47 @@
-"""A corpus and its sidecars -> chunks: each labelled person joined with the detection that is theirs, cropped, encoded.
+"""A corpus and its sidecars -> chunks: the labels surveyed, samples made by processes, written as a set, looked over.
 
-What a frame is comes from `sources/`, how a sample is stored from `codec.py`, how a set is written from `write.py`.
+What a frame is comes from `sources/`, a sample from `maker.py`, a set from `write.py`, the judgement from `checks/`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
 import signal
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from types import ModuleType
 
 import cv2
 import numpy as np
 
-from humanpose3d.chunks.codec import BadSample, encode_sample
+from humanpose3d.checks.evidence import Evidence
+from humanpose3d.checks.judge import judge
+from humanpose3d.chunks.codec import META, BadSample, decode_sample
 from humanpose3d.chunks.layout import DEFAULT_PREFIX
+from humanpose3d.chunks.maker import SampleMaker, Unmatched
 from humanpose3d.chunks.write import ChunkSetWriter, report_state, restore_report
-from humanpose3d.images import UnreadableImage, plain_jpeg, read_image
+from humanpose3d.images import image_bytes
 from humanpose3d.remotes import open_store
 from humanpose3d.reports import StageReport, progress
 from humanpose3d.sample import LabelledFrame, PoseSample, normalise_subject
-from humanpose3d.sidecars import Person, Sidecar, read_sidecar, sidecar_paths
-from humanpose3d.skeletons import get_skeleton, shared_joints
+from humanpose3d.sidecars import read_sidecar, sidecar_paths
 from humanpose3d.sources import get_source
-from humanpose3d.warp import clip_box, crop_person, in_view, warp_sample
 
 REPORT = "chunker_report.json"
 FRAMES_PER_TASK = 8  # handed to a worker at once
 TASKS_AHEAD = 4  # per worker: what bounds the memory
-SIDECARS_KEPT = 512  # of the frames around, for --window; neighbours share most of theirs
-WINDOW_STEP = 0.5  # furthest mean move of a person from one frame to the next, as a share of their size
-
-_NUMBERED = re.compile(r"(?P<head>.*?)(?P<number>\d+)")
-
-
-@dataclass(frozen=True)
-class SampleMaker:
-    """LabelledFrame -> an encoded sample. Goes to worker processes as it is."""
-
-    images_path: Path
-    processed_path: Path
-    crop: str  # "person" or "none"
-    image_size: int  # px, side of a crop
-    margin: float
-    depth_scale: float
-    jpeg_quality: int
-    window: int  # frames, odd; 0 for none
-    match_threshold: float  # share of the person's size
-    _people: dict[Path, tuple[Person, ...]] = field(default_factory=dict, repr=False, compare=False)
-
-    def make(self, frame: LabelledFrame) -> dict[str, bytes]:
-        """The members of the frame's sample. BadSample says why there is none."""
-        stem = self.processed_path / frame.image_path.with_suffix("")
-        try:
-            sidecar = read_sidecar(stem)
-        except FileNotFoundError:
-            raise BadSample(frame.key, "no sidecar of preprocess.py") from None
-        except ValueError:
-            raise BadSample(frame.key, "broken sidecar; run preprocess.py --overwrite") from None
-        image_path = self.images_path / frame.image_path
-        try:
-            image = read_image(image_path)  # as preprocess.py read it, so that the keypoints fit
-        except UnreadableImage:
-            raise BadSample(frame.key, "unreadable image" if image_path.exists() else "no image") from None
-        if image.shape[1::-1] != tuple(sidecar.image_size_wh):
-            raise BadSample(frame.key, "its sidecar is of an image of another size")
-        person = match_person(frame, sidecar, self.match_threshold)
-        sample = _join(frame, sidecar, person, image)
-        if self.window:
-            track = self._track(stem, person, sidecar.keypoint_skeleton)
-            sample = sample.with_(keypoint_window=track, window_fps=frame.fps)
-        if self.crop == "person":
-            cropped = crop_person(sample, self.margin, self.image_size, depth_scale=self.depth_scale)
-            return encode_sample(cropped, jpeg_quality=self.jpeg_quality)
-        return encode_sample(self._whole(sample), image_jpeg=plain_jpeg(image_path), jpeg_quality=self.jpeg_quality)
-
-    def _whole(self, sample: PoseSample) -> PoseSample:
-        """The same picture, with the depth map at the size asked for."""
-        unmoved = warp_sample(
-            sample.with_(image=None), np.eye(2, 3), sample.image_size_wh, depth_scale=self.depth_scale
-        )
-        return unmoved.with_(image=sample.image)
-
-    def _track(self, stem: Path, person: Person, skeleton: str) -> np.ndarray:
-        """float32 [T Jin 3]: the same person in the frames around, followed outwards; NaN and score 0 where lost."""
-        half = self.window // 2
-        track = np.full((self.window, len(get_skeleton(skeleton)), 3), (np.nan, np.nan, 0.0), dtype=np.float32)
-        track[half] = np.column_stack([person.keypoints_px, person.keypoint_score])
-        for direction in (-1, 1):
-            last = person
-            for step in range(1, half + 1):
-                found = _nearest(self._people_of(_neighbour(stem, direction * step)), last)
-                if found is not None:
-                    track[half + direction * step] = np.column_stack([found.keypoints_px, found.keypoint_score])
-                    last = found
-        return track
-
-    def _people_of(self, stem: Path | None) -> tuple[Person, ...]:
-        if stem is None:
-            return ()
-        if stem not in self._people:
-            if len(self._people) >= SIDECARS_KEPT:
-                del self._people[next(iter(self._people))]  # the oldest
-            try:
-                self._people[stem] = tuple(read_sidecar(stem, depth=False).people)
-            except (FileNotFoundError, ValueError):
-                self._people[stem] = ()  # a gap in the window; the frame's own sample reports it
-        return self._people[stem]
+LOOKED_OVER_PER_TAKE, LOOKED_OVER = 40, 20_000  # samples kept for the light inspection, of 2 kB each
+FOLDERS_NAMED = 3  # of those that miss images
 
 
 def build_chunks(
@@ -126,9 +49,9 @@ def build_chunks(
     subjects: Sequence[str],
     output: str,
     dataset: str,
-    images_path: Path,
-    processed_path: Path,
-    annotations_path: Path,
+    images_path: Path | None,
+    processed_path: Path | None,
+    annotations_path: Path | None,
     chunk_size: int,
     crop: str,
     image_size: int,
@@ -139,6 +62,8 @@ def build_chunks(
     frame_step: int,
     window: int,
     match_threshold: float,
+    cues: str,
+    missing_images: str,
     compress: str,
     workers: int,
     max_bad: float,
@@ -149,25 +74,34 @@ def build_chunks(
     """
     if window and window % 2 == 0:
         raise ValueError(f"--window {window}: an odd number has the frame itself in the middle; take {window + 1}")
-    if not processed_path.is_dir():
-        raise FileNotFoundError(f"{processed_path} is missing; run preprocess.py on {images_path} first")
-    frames = partial(
-        get_source(dataset).read_frames,
-        images_path, annotations_path, subjects, frame_step, image_pattern=image_pattern,
-    )  # fmt: skip
-    maker = SampleMaker(
-        images_path, processed_path, crop, image_size, margin, depth_scale, jpeg_quality, window, match_threshold
-    )
+    source = get_source(dataset)
+    images, processed, annotations = _folders(source, dataset, images_path, processed_path, annotations_path)
+    if not images.is_dir() and missing_images == "error":
+        raise FileNotFoundError(
+            f"{images} is missing; --images-path names the folder of {dataset}'s images or videos "
+            "(--missing-images synthetic does without them)"
+        )
+    cues = source.CUES if cues == "auto" else cues
+    if cues == "require" and not processed.is_dir():
+        raise FileNotFoundError(f"{processed} is missing; run preprocess.py on {images} first")
+    frames = partial(source.read_frames, images, annotations, subjects, frame_step, image_pattern=image_pattern)
     report = StageReport("chunker", max_bad=max_bad)
-    survey = _survey(frames(skip=report.skip), maker)
+    survey = _survey(frames(told=report), images, processed)
     report.inputs = survey.frames + report.total_skipped
+    _check_survey(survey, images, processed, cues, missing_images, report)
+    maker = SampleMaker(
+        images, processed, crop, image_size, margin, depth_scale, jpeg_quality, window, match_threshold, cues,
+        missing_images == "synthetic", survey.keypoint_skeleton,
+    )  # fmt: skip
     plan = {
         "stage": "chunk", "dataset": dataset, "subjects": sorted({normalise_subject(name) for name in subjects}),
         "chunk_size": chunk_size, "crop": crop, "image_size": image_size, "margin": margin, "depth_scale": depth_scale,
         "jpeg_quality": jpeg_quality, "frame_step": frame_step, "window": window, "match_threshold": match_threshold,
-        "compress": compress, "frames": survey.frames, "input": survey.digest,
+        "cues": cues, "missing_images": missing_images, "compress": compress, "frames": survey.frames,
+        "input": survey.digest,
     }  # fmt: skip
     store = open_store(output)
+    light = _LightInspection()
     with TemporaryDirectory(prefix="hp3d-") as staging, ChunkSetWriter(
         store, prefix=DEFAULT_PREFIX, chunk_size=chunk_size, compress=compress, plan=plan, staging=Path(staging),
         state=lambda: report_state(report),
@@ -175,52 +109,149 @@ def build_chunks(
         if writer.state is not None:
             restore_report(report, writer.state)
         if writer.index is None:
-            rest = islice(frames(skip=_told_already), writer.position, None)
-            _write_all(writer, rest, maker, workers, survey, report)
-        index = writer.finish(why_none=report.skipped_line() or "there are no frames of these subjects")
+            rest = islice(frames(told=_Silent()), writer.position, None)
+            _write_all(writer, rest, maker, workers, survey, report, light)
+        index = writer.finish(why_none=_why_none(report))
     report.counts.update(samples=index.samples, chunks=len(index.chunks))
     report.facts["output"] = store.location
-    report.summary = f"wrote {index.samples} samples in {len(index.chunks)} chunks to {store.location}"
+    report.summary = f"wrote {index.samples} samples in {len(index.chunks)} chunks to {store.location}" + _remarks(
+        report
+    )
+    light.judge(report)
     store.write_bytes(REPORT, report.to_json())
     return report
 
 
-@dataclass(frozen=True)
+def _folders(
+    source: ModuleType, dataset: str, images: Path | None, processed: Path | None, annotations: Path | None
+) -> tuple[Path, Path, Path]:
+    """Where images, sidecars and annotations lie: as told, else below data/<dataset>."""
+    root = Path("data") / dataset
+    of_images, of_annotations = source.FOLDERS
+    images = images or root / of_images
+    # A corpus that keeps both in one tree has its annotations where its images are.
+    annotations = annotations or (images if of_images == of_annotations else root / of_annotations)
+    return images, processed or root / "processed", annotations
+
+
+@dataclass
 class _Survey:
-    frames: int
-    digest: str  # of the frames' keys and the sizes of their files: what a restart must find again
+    frames: int = 0
+    digest: str = ""  # of the frames' keys and the sizes of their files: what a restart must find again
+    sidecars: int = 0
+    keypoint_skeleton: str | None = None
+    in_folder: Counter[Path] = field(default_factory=Counter)  # frames of each folder or video
+    missing: Counter[Path] = field(default_factory=Counter)  # those of them whose image is not there
+    first_missing: Path | None = None
 
 
-def _survey(frames: Iterator[LabelledFrame], maker: SampleMaker) -> _Survey:
+def _survey(frames: Iterator[LabelledFrame], images: Path, processed: Path) -> _Survey:
     """Reads the labels once, before the work: how much there is, whether it is the same as before, what is missing."""
-    digest, keys, sidecars = hashlib.sha256(), [], 0
+    survey, digest, keys = _Survey(), hashlib.sha256(), []
     with progress("labels") as bar:
         for frame in frames:
-            json_path, _ = sidecar_paths(maker.processed_path / frame.image_path.parent, frame.image_path.stem)
-            sizes = [_size(maker.images_path / frame.image_path), _size(json_path)]
-            sidecars += sizes[1] >= 0
+            json_path, _ = sidecar_paths(processed / frame.image_path.parent, frame.image_path.stem)
+            sizes = [image_bytes(images / frame.image_path), image_bytes(json_path)]
+            survey.in_folder[frame.image_path.parent] += 1
+            if sizes[0] < 0:
+                survey.missing[frame.image_path.parent] += 1
+                survey.first_missing = survey.first_missing or frame.image_path
+            if sizes[1] >= 0:
+                survey.sidecars += 1
+                survey.keypoint_skeleton = survey.keypoint_skeleton or _skeleton_of(json_path)
             digest.update(f"{frame.key} {sizes[0]} {sizes[1]}\n".encode())
             keys.append(hashlib.blake2b(frame.key.encode(), digest_size=8).digest())
             bar.advance()
-    if keys and not sidecars:
-        raise FileNotFoundError(
-            f"{maker.processed_path} has no sidecar of these frames; run preprocess.py on {maker.images_path} first"
-        )
     if len(np.unique(np.frombuffer(b"".join(keys), dtype=np.uint64))) != len(keys):
         raise ValueError("the annotations name a frame twice; copy them anew")
-    return _Survey(len(keys), digest.hexdigest())
+    survey.frames, survey.digest = len(keys), digest.hexdigest()
+    return survey
 
 
-def _size(path: Path) -> int:
-    """Bytes, or -1 where there is no such file."""
+def _skeleton_of(json_path: Path) -> str | None:
     try:
-        return path.stat().st_size
-    except (FileNotFoundError, NotADirectoryError):
-        return -1
+        return read_sidecar(json_path.with_suffix(""), depth=False).keypoint_skeleton
+    except (FileNotFoundError, ValueError):
+        return None  # the frame's own sample reports it
 
 
-def _told_already(name: str, reason: str) -> None:
-    """The survey has counted what the source leaves out."""
+def _check_survey(
+    survey: _Survey, images: Path, processed: Path, cues: str, missing_images: str, report: StageReport
+) -> None:
+    """FileNotFoundError where images that the labels name, or all sidecars, are missing and must not be."""
+    if survey.missing:
+        lacking = ", ".join(
+            f"{folder} {number} of {survey.in_folder[folder]}"
+            for folder, number in survey.missing.most_common(FOLDERS_NAMED)
+        ) + (f" and {len(survey.missing) - FOLDERS_NAMED} more folders" if len(survey.missing) > FOLDERS_NAMED else "")
+        message = (
+            f"{survey.missing.total()} of {survey.frames} images that the annotations name are not in {images} "
+            f"({lacking}), the first {survey.first_missing}"
+        )
+        if missing_images == "error":
+            raise FileNotFoundError(
+                f"{message}; get them, or say --missing-images skip (leave them out) or synthetic (draw stand-ins)"
+            )
+        report.facts["missing_images"] = message
+    if survey.frames > survey.missing.total() and not survey.sidecars:
+        if cues == "require":
+            raise FileNotFoundError(
+                f"{processed} has no sidecar of these frames; run preprocess.py on {images} first, or say "
+                "--cues optional to do without 2D keypoints and depth"
+            )
+        report.facts["cues"] = f"none: {processed} has no sidecar of these frames"
+
+
+def _why_none(report: StageReport) -> str:
+    return report.skipped_line() or next(iter(report.faults), "there are no frames of these subjects")
+
+
+def _remarks(report: StageReport) -> str:
+    """What the summary line adds where something is unusual."""
+    remarks = [
+        f"{report.counts[what]} {text}"
+        for what, text in (("synthetic", "with a drawn picture"), ("without_keypoints", "without 2D keypoints"))
+        if report.counts[what]
+    ]
+    return f" ({', '.join(remarks)})" if remarks else ""
+
+
+class _Silent:
+    """Hears what the survey has told already."""
+
+    def skip(self, name: str, reason: str) -> None:
+        pass
+
+    def fault(self, message: str) -> None:
+        pass
+
+    def note(self, message: str) -> None:
+        pass
+
+
+class _LightInspection:
+    """The doctor's look at what is being written: labels and keypoints of some frames of each take, no pictures."""
+
+    def __init__(self) -> None:
+        self.evidence = Evidence()
+        self._of_take: Counter[tuple[str, str, str, bool]] = Counter()
+
+    def add(self, sample: PoseSample, *, matched: bool) -> None:
+        take = (sample.subject, sample.action, sample.camera_id, matched)
+        if self._of_take[take] < LOOKED_OVER_PER_TAKE and self._of_take.total() < LOOKED_OVER:
+            self._of_take[take] += 1
+            self.evidence.add(sample, matched=matched)
+
+    def judge(self, report: StageReport) -> None:
+        """Puts what is wrong into the report."""
+        findings = judge(self.evidence)
+        report.facts["inspection"] = {
+            "samples": self._of_take.total(),
+            "findings": [asdict(finding) for finding in findings],
+        }
+        for finding in findings:
+            if finding.severity == "error":
+                report.fault(str(finding))
 
 
 def _write_all(
@@ -230,6 +261,7 @@ def _write_all(
     workers: int,
     survey: _Survey,
     report: StageReport,
+    light: _LightInspection,
 ) -> None:
     made = _in_processes(maker, frames, workers) if workers > 1 else map(partial(_try, maker), frames)
     with progress("chunks", survey.frames) as bar:
@@ -239,8 +271,16 @@ def _write_all(
                 if isinstance(result, BadSample):
                     raise result
                 writer.write(position, key, result)
+                sample = decode_sample(key, {META: result[META]}, fields=())
+                if sample.synthetic:
+                    report.count("synthetic")
+                if sample.keypoints_px is None or not np.isfinite(sample.keypoints_px).any():
+                    report.count("without_keypoints")
+                light.add(sample, matched=True)
             except BadSample as bad:
                 report.skip(bad.key, bad.reason)
+                if isinstance(bad, Unmatched):
+                    light.add(bad.sample, matched=False)
             bar.advance()
 
 
@@ -296,89 +336,3 @@ def _in_processes(maker: SampleMaker, frames: Iterator[LabelledFrame], workers: 
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def match_person(frame: LabelledFrame, sidecar: Sidecar, threshold: float) -> Person:
-    """The detected person nearest to the labelled joints. BadSample where even that one is too far off."""
-    if not sidecar.people:
-        raise BadSample(frame.key, "no person found")
-    errors = [match_error(frame, person, sidecar.keypoint_skeleton) for person in sidecar.people]
-    best = int(np.argmin(errors))
-    if not errors[best] <= threshold:
-        raise BadSample(frame.key, "no detection matches the label")
-    return sidecar.people[best]
-
-
-def match_error(frame: LabelledFrame, person: Person, keypoint_skeleton: str) -> float:
-    """Mean distance of detected from labelled joints, over those both have, against the labelled box's longer side.
-
-    A joint that the detector does not give counts as a whole person off.
-    """
-    of_label, of_person = shared_joints(get_skeleton(frame.skeleton), get_skeleton(keypoint_skeleton))
-    if frame.joints_px is None:
-        raise BadSample(frame.key, "its label has no 2D joints")
-    labelled = frame.joints_px[of_label]
-    known = np.isfinite(labelled).all(-1) & (frame.joint_score[of_label] > 0)
-    if not known.any():
-        return np.inf
-    distances = np.linalg.norm(person.keypoints_px[of_person] - labelled, axis=-1)[known] / _size_px(frame.box_px)
-    return float(np.nan_to_num(distances, nan=1.0).mean())
-
-
-def _size_px(box_px: np.ndarray) -> float:
-    return float(max(box_px[2] - box_px[0], box_px[3] - box_px[1], 1.0))
-
-
-def _nearest(people: Sequence[Person], last: Person) -> Person | None:
-    """The person who moved least from where `last` was; None where nobody is near."""
-    moves = [
-        float(np.nan_to_num(np.linalg.norm(person.keypoints_px - last.keypoints_px, axis=-1), nan=np.inf).mean())
-        for person in people
-    ]
-    if not moves or min(moves) > WINDOW_STEP * _size_px(last.box_px):
-        return None
-    return people[int(np.argmin(moves))]
-
-
-def _neighbour(stem: Path, step: int) -> Path | None:
-    """The frame `step` files further in the same take: ..._000010 and -1 -> ..._000009. None before the first."""
-    match = _NUMBERED.fullmatch(stem.name)
-    if match is None or int(match["number"]) + step < 0:
-        return None
-    return stem.with_name(f"{match['head']}{int(match['number']) + step:0{len(match['number'])}d}")
-
-
-def _join(frame: LabelledFrame, sidecar: Sidecar, person: Person, image: np.ndarray) -> PoseSample:
-    """Label and detection of one person, in the whole image."""
-    size_wh = (image.shape[1], image.shape[0])
-    low = np.minimum(frame.box_px[:2], person.box_px[:2])
-    high = np.maximum(frame.box_px[2:], person.box_px[2:])
-    provenance: dict[str, Any] = {
-        "estimators": sidecar.estimators,
-        "image_file": frame.image_path.as_posix(),
-        "source_file": frame.source_file,
-    }
-    return PoseSample(
-        key=frame.key,
-        image=image,
-        image_size_wh=size_wh,
-        depth_m=sidecar.depth_m,
-        keypoints_px=person.keypoints_px,
-        keypoint_score=person.keypoint_score,
-        keypoint_skeleton=sidecar.keypoint_skeleton,
-        joints_px=frame.joints_px,
-        joints_cam_m=frame.joints_cam_m,
-        joint_score=frame.joint_score,
-        joint_in_view=None if frame.joints_px is None else in_view(frame.joints_px, size_wh),
-        skeleton=frame.skeleton,
-        camera=frame.camera,
-        box_px=clip_box(np.concatenate([low, high]), size_wh),
-        corpus=frame.corpus,
-        subject=frame.subject,
-        action=frame.action,
-        camera_id=frame.camera_id,
-        frame_index=frame.frame_index,
-        fps=frame.fps,
-        valid=frame.valid,
-        provenance=provenance,
-    )

@@ -206,6 +206,7 @@ def _plain_fields(key: str, meta: dict[str, Any]) -> dict[str, Any]:
         values[name] = None if number is None else float(number)
     values["frame_index"] = _typed(key, meta, "frame_index", int)
     values["valid"] = _typed(key, meta, "valid", bool)
+    values["synthetic"] = bool(_typed(key, meta, "synthetic", bool, optional=True))
     values["provenance"] = _typed(key, meta, "provenance", dict)
     return values
 

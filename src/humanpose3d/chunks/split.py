@@ -21,7 +21,7 @@ from humanpose3d.chunks.write import ChunkSetWriter, job_folder, refuse_same_pla
 from humanpose3d.images import ahead, batches
 from humanpose3d.remotes import Store, open_store
 from humanpose3d.reports import Progress, StageReport, progress
-from humanpose3d.sample import normalise_subject
+from humanpose3d.sample import normalise_subject, subjects_asked_for
 
 REPORT = "split_report.json"
 
@@ -43,14 +43,17 @@ def split_by_subject(
     ValueError: a subject in both lists, or in none of the data (with the subjects there are); no list at all; a
     destination that is the source.
     """
-    lists = {"train": _subjects(train_subjects), "test": _subjects(test_subjects)}
-    wanted = {part: subjects for part, subjects in lists.items() if subjects}
+    requests = {"train": _names(train_subjects), "test": _names(test_subjects)}
+    asked = {part: names for part, names in requests.items() if names}
+    if not asked:
+        raise ValueError("neither --train-subjects nor --test-subjects names a subject")
     source, destination = open_store(rclone_input_prefix), open_store(rclone_destination_prefix)
-    targets = {part: destination.child(part) for part in wanted}
+    targets = {part: destination.child(part) for part in asked}
     refuse_same_place(source, [destination, *targets.values()])
-    _refuse_overlap(lists)
+    _refuse_overlap(asked)
     index = read_index(source)
-    _refuse_absent(wanted, index, source)
+    wanted = _subjects_meant(asked, index, source)
+    _refuse_overlap(wanted)
     part_of = {subject: part for part, subjects in wanted.items() for subject in subjects}
     report = StageReport(
         "split", inputs=sum(_wanted_samples(entry, part_of) for entry in index.chunks), max_bad=max_bad
@@ -163,25 +166,26 @@ def _go_on(writers: Mapping[str, ChunkSetWriter], report: StageReport) -> None:
         restore_report(report, furthest_back.state)
 
 
-def _subjects(text: str) -> list[str]:
+def _names(text: str) -> list[str]:
     return sorted({normalise_subject(name) for name in re.split(r"[,\s]+", text) if name})
 
 
 def _refuse_overlap(lists: Mapping[str, list[str]]) -> None:
-    if not any(lists.values()):
-        raise ValueError("neither --train-subjects nor --test-subjects names a subject")
-    both = sorted(set(lists["train"]) & set(lists["test"]))
+    both = sorted(set(lists.get("train", ())) & set(lists.get("test", ())))
     if both:
         raise ValueError(f"{', '.join(both)} cannot be in both --train-subjects and --test-subjects")
 
 
-def _refuse_absent(wanted: Mapping[str, list[str]], index: ChunkIndex, source: Store) -> None:
+def _subjects_meant(asked: Mapping[str, list[str]], index: ChunkIndex, source: Store) -> dict[str, list[str]]:
+    """The set's subjects that each part's names mean; ValueError where a name means none."""
     present = {normalise_subject(subject) for subject in index.subjects if subject != UNKNOWN_SUBJECT}
-    absent = sorted({subject for subjects in wanted.values() for subject in subjects} - present)
+    meant = {name: subjects_asked_for(name, present) for names in asked.values() for name in names}
+    absent = sorted(name for name, subjects in meant.items() if not subjects)
     if absent:
         raise ValueError(
             f"no samples of {', '.join(absent)} in {source.location}; there are {', '.join(sorted(present))}"
         )
+    return {part: sorted({subject for name in names for subject in meant[name]}) for part, names in asked.items()}
 
 
 def _wanted_samples(entry: ChunkEntry, part_of: Mapping[str, str]) -> int:

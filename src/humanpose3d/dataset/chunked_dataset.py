@@ -475,11 +475,11 @@ class _BatchInTheMaking:
 
     def _fill_row(self, row: int) -> None:
         slot, maker, batch = self._slots[row], self._maker, self._batch
-        _, is_stand_in = maker.dataset.read(
+        countable, is_stand_in = maker.dataset.read(
             maker.order.order, self._epoch, slot.group, slot.offset, maker.decoder.extensions,
             lambda sample: maker.decoder.decode(sample, batch, row), self._quarantined,
         )  # fmt: skip
-        self._counted[row] = slot.counted and (maker.training or not is_stand_in)
+        self._counted[row] = slot.counted and (maker.training or (countable and not is_stand_in))
 
 
 def _is_threaded(workers: WorkerKind, number: int, decoder: Decoder) -> bool:

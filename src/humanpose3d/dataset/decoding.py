@@ -66,8 +66,8 @@ class Decoder(Protocol):
     def new_batch(self, size: int) -> Any:
         """What `decode` fills: room for that many samples."""
 
-    def decode(self, sample: StoredSample, batch: Any, row: int) -> None:
-        """Writes all of a row."""
+    def decode(self, sample: StoredSample, batch: Any, row: int) -> bool:
+        """Writes all of a row; whether the sample may count in an evaluation. BadSample where it is broken."""
 
     def finish(self, batch: Any, counted: Sequence[bool]) -> Any:
         """The batch as the loader hands it out. counted: which rows count in an evaluation."""
@@ -84,8 +84,9 @@ class PoseDecoder:
     def new_batch(self, size: int) -> list[PoseSample | None]:
         return [None] * size
 
-    def decode(self, sample: StoredSample, batch: list[PoseSample | None], row: int) -> None:
-        batch[row] = decode_record(sample, self.fields, self.transform)
+    def decode(self, sample: StoredSample, batch: list[PoseSample | None], row: int) -> bool:
+        batch[row] = record = decode_record(sample, self.fields, self.transform)
+        return not record.synthetic
 
     def finish(self, batch: list[PoseSample], counted: Sequence[bool]) -> Any:
         whole = self.collate(batch, list(counted))
@@ -132,8 +133,9 @@ class ArrayDecoder(ABC):
         tensors = {name: memory.tensor((size, *shape), dtype) for name, (shape, dtype) in self.rows.items()}
         return ArrayBatch(tensors, {name: tensor.numpy() for name, tensor in tensors.items()})
 
-    def decode(self, sample: StoredSample, batch: ArrayBatch, row: int) -> None:
+    def decode(self, sample: StoredSample, batch: ArrayBatch, row: int) -> bool:
         self.decode_row(sample, {name: array[row, ...] for name, array in batch.arrays.items()})
+        return True
 
     def finish(self, batch: ArrayBatch, counted: Sequence[bool]) -> Any:
         return batch.tensors

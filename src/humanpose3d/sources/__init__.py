@@ -1,10 +1,14 @@
-"""Raw corpora on disk -> LabelledFrames: one module a corpus, one line each in SOURCES."""
+"""Raw corpora on disk -> LabelledFrames: one module a corpus, one line each in SOURCES.
+
+A reader has NAME, FOLDERS (images, annotations: where they lie below data/<name>), SUBJECTS_HELP, CUES ("require" or
+"optional": is a frame without a matching detection kept?) and `read_frames`.
+"""
 
 from types import ModuleType
 
-from humanpose3d.sources import human36m
+from humanpose3d.sources import freihand, human36m, mpi_inf_3dhp, mpii, threedpw
 
-SOURCES: dict[str, ModuleType] = {"human36m": human36m}
+SOURCES: dict[str, ModuleType] = {reader.NAME: reader for reader in (human36m, mpi_inf_3dhp, mpii, freihand, threedpw)}
 
 
 def get_source(name: str) -> ModuleType:

@@ -1,37 +1,37 @@
-"""Human3.6M in the 3DMPPE layout -> LabelledFrames. Everything the toolkit knows of this corpus stands here.
+"""Human3.6M on disk -> LabelledFrames. Finds by itself in which of its forms it lies there; quirks stand in its parts.
 
-images/s_01_act_02_subact_01_ca_01/s_01_act_02_subact_01_ca_01_000001.jpg  (file number = frame index + 1)
-annotations/Human36M_subject1_{data,camera,joint_3d}.json
-  data      COCO-like: images (file_name, action_name, action_idx, subaction_idx, cam_idx, frame_idx),
-            annotations (image_id, bbox)
-  camera    {"1": {R 3x3, t mm, f, c}, ... "4"}, X_cam = R X_world + t: one of three conventions in circulation; others
-            store the camera's centre, R (X - T). No distortion: joints reproject within 2.5 px without it.
-  joint_3d  {action: {subaction: {frame index: 17 x 3 world mm, z up}}}
+3DMPPE         annotations/Human36M_subject1_{data,camera,joint_3d}.json, images/s_01_act_02_subact_01_ca_01/...jpg
+               (human36m_moon.py)
+the archives   S1/MyPoseFeatures/D3_Positions/Directions 1.cdf, S1/Videos/Directions 1.54138969.mp4, and metadata.xml or
+               camera-parameters.json (human36m_poses.py, human36m_cameras.py)
+VideoPose3D's  data_3d_h36m.npz, cameras and pictures as for the archives (human36m_poses.py)
 
-Images may also lie as S1_Directions_1.54138969/<anything>_000001.jpg (names of the official videos), or anywhere a
-pattern says. Action "Directions" is take 1 or 2 of it: "Directions 1". Cameras 1 and 4 are 1000 x 1002, 2 and 3 are
-1000 x 1000. Of S11, Directions is missing in camera 54138969 in many copies.
+Pictures are found in the videos, read in place, or as images extracted from them under any of the names in use
+(human36m_takes.py). All forms give the same frames the same keys: action "Directions" is take 1 or 2 of it,
+"Directions 1", by the corpus's own numbers and not by its file names. Images are 1000 x 1002 or 1000 x 1000. Videos are
+a few frames longer than their labels. Of S11, Directions is missing in camera 54138969 in many copies. Recordings of
+whole sessions (_ALL) are left out. Of the archives, D3_Positions is the one to have: D3_Positions_mono is turned into
+each camera, D3_Positions_mono_universal also resized to a universal body.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import orjson
+from humanpose3d.sample import LabelledFrame, normalise_subject
+from humanpose3d.sources import human36m_moon, human36m_poses
+from humanpose3d.sources.human36m_cameras import find_rig
+from humanpose3d.sources.human36m_takes import Asked
+from humanpose3d.sources.reading import Remembering, Told
 
-from humanpose3d.camera import Camera, camera_to_pixel, world_to_camera
-from humanpose3d.sample import LabelledFrame, make_key, normalise_subject
-from humanpose3d.skeletons import H36M_17
+NAME = "human36m"
+FOLDERS = ("images", "annotations")
+SUBJECTS_HELP = "1 5 6 7 8 9 11, or S1 S5 ..."
+CUES = "require"
 
-FPS = 50.0
-CAMERA_IDS = {1: "54138969", 2: "55011271", 3: "58860488", 4: "60457274"}
-BOX_ENLARGED = 1.2  # an annotation's bbox against the joints' own box
-ANNOTATION_PARTS = ("data", "camera", "joint_3d")
-
-Skip = Callable[[str, str], None]  # (what, why): told of each frame left out
+ReadSubject = Callable[[Asked, str], Iterator[LabelledFrame]]  # what is asked for, of which subject
 
 
 def read_frames(
@@ -41,128 +41,49 @@ def read_frames(
     frame_step: int = 1,
     *,
     image_pattern: str | None = None,
-    skip: Skip,
+    told: Told,
 ) -> Iterator[LabelledFrame]:
     """Every `frame_step`-th labelled frame of each take, ordered by subject, action, take, camera and frame.
 
     image_pattern: where the images lie, a format of {subject} {action} {take} {camera} {number}, such as
-    "{subject}_{action}_{camera}/frame_{number:04d}.jpg". skip is told of frames without a 3D label.
-    FileNotFoundError or ValueError for annotations that are missing or incomplete.
+    "{subject}_{action}_{camera}/frame_{number:04d}.jpg"; number counts from 1. `told` hears of frames without a label,
+    and of broken files, each of which loses its own part alone.
+    FileNotFoundError or ValueError where nothing of what is asked for can be read.
     """
-    if not Path(images_path).is_dir():
-        raise FileNotFoundError(f"{images_path} is missing; --images-path names the folder of Human3.6M's images")
-    wanted = sorted({normalise_subject(subject) for subject in subjects}, key=_subject_number)
-    present = annotated_subjects(annotations_path)
+    images_path, annotations_path = Path(images_path), Path(annotations_path)
+    wanted = sorted({normalise_subject(subject) for subject in subjects}, key=_subject_order)
+    present, read_subject = _find_layout(images_path, annotations_path)
     unknown = [subject for subject in wanted if subject not in present]
     if unknown:
-        raise ValueError(
-            f"no annotations of {', '.join(unknown)} in {annotations_path}; there are {', '.join(present)}"
-        )
+        there = ", ".join(sorted(present, key=_subject_order))
+        raise ValueError(f"no annotations of {', '.join(unknown)} in {annotations_path}; there are {there}")
+    frames, noted = 0, Remembering(told)
+    asked = Asked(images_path, frame_step, image_pattern, noted)
     for subject in wanted:
-        yield from _read_subject(Path(images_path), Path(annotations_path), subject, frame_step, image_pattern, skip)
+        for frame in read_subject(asked, subject):
+            frames += 1
+            yield frame
+    if not frames and noted.faults:
+        raise ValueError(noted.faults[0])
 
 
-def annotated_subjects(annotations_path: Path) -> list[str]:
-    """The subjects whose annotations lie there: ["S1", "S5", ...]. FileNotFoundError where there are none."""
-    found = {path.name.split("_")[1] for path in Path(annotations_path).glob("Human36M_subject*_data.json")}
-    if not found:
+def _find_layout(images_path: Path, annotations_path: Path) -> tuple[list[str], ReadSubject]:
+    """The subjects there are, and who reads one. Annotations may also lie with the images."""
+    folders = list(dict.fromkeys([annotations_path, images_path]))
+    for folder in folders:
+        if present := human36m_moon.annotated_subjects(folder):
+            return present, partial(human36m_moon.read_subject, folder)
+    poses = human36m_poses.find_poses(folders)
+    if poses is None:
         raise FileNotFoundError(
-            f"no Human36M_subject*_data.json in {annotations_path}; --annotations-path names the 3DMPPE annotations"
+            f"no annotations of Human3.6M in {annotations_path}; --annotations-path names the folder that has "
+            f"{human36m_moon.DATA.format('*')} (3DMPPE), S*/{human36m_poses.POSE_FOLDERS[0]}/*.cdf or "
+            f"{human36m_poses.NPZ}"
         )
-    return sorted((normalise_subject(name.removeprefix("subject")) for name in found), key=_subject_number)
+    rig = find_rig(list(dict.fromkeys([*folders, annotations_path.parent])))
+    return poses.subjects(), partial(human36m_poses.read_subject, poses, rig)
 
 
-def _subject_number(subject: str) -> int:
-    return int(subject.removeprefix("S")) if subject.removeprefix("S").isdigit() else -1
-
-
-def _read_subject(
-    images_path: Path, annotations_path: Path, subject: str, frame_step: int, image_pattern: str | None, skip: Skip
-) -> Iterator[LabelledFrame]:
-    data_path, camera_path, joint_path = (
-        annotations_path / f"Human36M_subject{subject[1:]}_{part}.json" for part in ANNOTATION_PARTS
-    )
-    data, camera_data, joints_world_mm = (_load(path) for path in (data_path, camera_path, joint_path))
-    cameras = {number: _camera(camera_path, number, values) for number, values in camera_data.items()}
-    boxes = {row["image_id"]: row["bbox"] for row in _field(data_path, data, "annotations") if "bbox" in row}
-    fields = ("action_idx", "subaction_idx", "cam_idx", "frame_idx", "action_name", "file_name", "id")
-    rows = [[_field(data_path, image, name) for name in fields] for image in _field(data_path, data, "images")]
-    in_take: dict[tuple, int] = {}
-    for act, take, cam, frame, action, file_name, image_id in sorted(rows, key=lambda row: row[:4]):
-        position = in_take[act, take, cam] = in_take.get((act, take, cam), -1) + 1
-        if position % frame_step:
-            continue
-        joints = joints_world_mm.get(str(act), {}).get(str(take), {}).get(str(frame))
-        if joints is None:
-            skip(file_name, f"no 3D label in {joint_path.name}")
-            continue
-        if str(cam) not in cameras:
-            raise ValueError(f"{camera_path} has no camera {cam}, which {data_path.name} names; copy it anew")
-        joints_cam_m = world_to_camera(np.asarray(joints, dtype=np.float64) / 1000.0, cameras[str(cam)])
-        if joints_cam_m.shape != (len(H36M_17), 3):
-            raise ValueError(f"{joint_path}: action {act}, take {take}, frame {frame} is not 17 x 3; copy it anew")
-        joints_px = camera_to_pixel(joints_cam_m, cameras[str(cam)])
-        camera_id = CAMERA_IDS.get(int(cam), str(cam))
-        names = {"subject": subject, "action": action, "take": take, "camera": camera_id, "number": frame + 1}
-        yield LabelledFrame(
-            image_path=_image_path(images_path, file_name, names, image_pattern),
-            key=make_key("h36m", subject, f"{action}_{take}", camera_id, f"{frame:06d}", "p0"),
-            corpus="human36m",
-            subject=subject,
-            action=f"{action} {take}",
-            camera_id=camera_id,
-            frame_index=frame,
-            fps=FPS,
-            skeleton=H36M_17.name,
-            joints_cam_m=joints_cam_m.astype(np.float32),
-            joints_px=joints_px.astype(np.float32),
-            joint_score=np.ones(len(H36M_17), dtype=np.float32),
-            camera=cameras[str(cam)],
-            box_px=_box(boxes.get(image_id), joints_px),
-            source_file=data_path.name,
-        )
-
-
-def _image_path(images_path: Path, file_name: str, names: dict[str, Any], image_pattern: str | None) -> Path:
-    """Relative path of a frame: by the pattern, else the annotation's own name, else the official videos' names."""
-    if image_pattern is not None:
-        return Path(image_pattern.format(**names))
-    if (images_path / Path(file_name).parent).is_dir():
-        return Path(file_name)
-    folder = Path("{subject}_{action}_{take}.{camera}".format(**names))
-    numbered = sorted((images_path / folder).glob(f"*_{names['number']:06d}.*"))
-    return numbered[0].relative_to(images_path) if numbered else Path(file_name)
-
-
-def _camera(path: Path, number: str, values: dict) -> Camera:
-    R, t_mm, f, c = (np.asarray(_field(path, values, name), dtype=np.float64) for name in ("R", "t", "f", "c"))
-    if R.shape != (3, 3) or np.abs(R @ R.T - np.eye(3)).max() > 1e-3:
-        raise ValueError(f"{path}: R of camera {number} is not a rotation; copy the file anew")
-    return Camera.create(f, c, R, t_mm / 1000.0)
-
-
-def _box(bbox_xywh: Sequence[float] | None, joints_px: np.ndarray) -> np.ndarray:
-    if bbox_xywh is not None:
-        x, y, width, height = bbox_xywh
-        return np.array([x, y, x + width, y + height], dtype=np.float32)
-    low, high = joints_px.min(0), joints_px.max(0)
-    grow = (high - low) * (BOX_ENLARGED - 1.0) / 2.0
-    return np.concatenate([low - grow, high + grow]).astype(np.float32)
-
-
-def _load(path: Path) -> dict:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; it belongs to the 3DMPPE annotations of Human3.6M")
-    try:
-        data = orjson.loads(path.read_bytes())
-    except orjson.JSONDecodeError as error:
-        raise ValueError(f"{path} is not whole JSON ({error}); copy it anew") from None
-    if not isinstance(data, dict):
-        raise ValueError(f"{path} holds no JSON object; copy it anew")
-    return data
-
-
-def _field(path: Path, values: dict, name: str) -> Any:
-    if name not in values:
-        raise ValueError(f"{path} lacks the field '{name}' of the 3DMPPE layout; is it another version?")
-    return values[name]
+def _subject_order(subject: str) -> tuple[int, str]:
+    number = subject.removeprefix("S")
+    return (int(number) if number.isdigit() else -1, subject)

@@ -78,10 +78,11 @@ class Scene:
     room_seed: tuple[int, ...]
     cameras: dict[int, Camera]
     size: int  # pixels, the images' side
+    fps: float = FPS
 
     def joints_at(self, frame: int) -> Joints:
         """The joints of the take's frame, whatever the camera."""
-        return solve(self.take.pose_at(frame / FPS), self.person.body)
+        return solve(self.take.pose_at(frame / self.fps), self.person.body)
 
 
 def _stream(*numbers: int) -> np.random.Generator:
@@ -100,9 +101,17 @@ def subject_number(subject: str | int) -> int:
 def make_scene(subject: str | int, action: int, subaction: int, *, size: int = 256, seed: int = 0) -> Scene:
     """A take of one of the seven subjects. All of them share one room; each has cameras calibrated anew."""
     number = subject_number(subject)
+    return cast_scene(f"S{number}", number, action, subaction, size=size, seed=seed)
+
+
+@lru_cache(maxsize=64)
+def cast_scene(
+    name: str, number: int, action: int, subaction: int, *, size: int = 256, seed: int = 0, fps: float = FPS
+) -> Scene:
+    """A take of person `number` of this seed, called `name`, at `fps` frames a second; room and cameras as above."""
     person = random_person(_stream(seed, _PERSON, number))
     return Scene(
-        subject=f"S{number}",
+        subject=name,
         action=action,
         subaction=subaction,
         person=person,
@@ -111,6 +120,7 @@ def make_scene(subject: str | int, action: int, subaction: int, *, size: int = 2
         room_seed=(seed, _ROOM),
         cameras=make_cameras(_stream(seed, _CAMERAS, number), size),
         size=size,
+        fps=fps,
     )
 
 
@@ -156,7 +166,7 @@ def film_scene(scene: Scene, camera_id: int, frame: int, *, seed: int = 0) -> St
         subaction=scene.subaction,
         camera_id=camera_id,
         frame_index=frame,
-        fps=FPS,
+        fps=scene.fps,
         image=picture.image,
         depth_m=picture.depth_m,
         person=picture.person,

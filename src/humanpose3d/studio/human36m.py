@@ -1,23 +1,21 @@
-"""The studio written in Human3.6M's 3DMPPE layout, the one most people have on disk: millimetres, z up, R X + t.
+"""The studio written as Human3.6M, in the forms that people have on disk.
 
-The readers of that layout are `sources/human36m.py`'s; depth is not part of it (see `film` for frames with depth).
+"3dmppe", the most common, here: images and JSON, millimetres, z up, R X + t. "official", the corpus's own archives, and
+"npz", VideoPose3D's file, in `human36m_archives.py`. Depth is part of none (see `film` for frames with depth).
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from humanpose3d.camera import camera_to_pixel, world_to_camera
+from humanpose3d.files import write_whole
 from humanpose3d.reports import StageReport, progress
 from humanpose3d.studio.film import (
     BOX_MARGIN,
@@ -30,11 +28,13 @@ from humanpose3d.studio.film import (
     make_scene,
     subject_number,
 )
+from humanpose3d.studio.human36m_archives import write_archives
 from humanpose3d.studio.motion import ACTIONS
 from humanpose3d.studio.room import CAMERA_IDS
+from humanpose3d.studio.shoot import claim, encode_jpeg, in_processes
 
-JPEG_QUALITY = 95
-SETTINGS_FILE = "studio.json"
+LAYOUTS = ("3dmppe", "official", "npz")
+FEWER_SUBJECTS, FEWER_ACTIONS = ("S1", "S5", "S9", "S11"), (2, 14)  # of the last two, whose frames are 1/50 s apart
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def image_name(subject: str | int, action: int, subaction: int, camera: int, fra
 def write_human36m(
     out: Path,
     *,
-    subjects: Iterable[str | int] = SUBJECTS,
+    subjects: Iterable[str | int] | None = None,
     actions: Iterable[int] | None = None,
     subactions: Sequence[int] = SUBACTIONS,
     frames_per_take: int = 8,
@@ -73,18 +73,37 @@ def write_human36m(
     size: int = 256,
     seed: int = 0,
     workers: int = 1,
+    layout: str = LAYOUTS[0],
 ) -> StageReport:
-    """`images/` and `annotations/` below `out`; the report counts the images written and those already there.
+    """Human3.6M below `out`; the report counts the images written and those already there.
 
-    Neighbouring frames are FRAME_STEP frames of 50 Hz apart (`info.fps` in the data files), so that poses vary. Images
-    that exist are kept: a run stopped anywhere and started again ends with the same bytes. A folder filmed with another
-    seed or size is refused.
+    In the layout "3dmppe", `images/` and `annotations/`, neighbouring frames are FRAME_STEP frames of 50 Hz apart
+    (`info.fps` in the data files), so that poses vary; by default all subjects and actions. In the others they follow
+    each other, and fewer people do less. Images and videos that exist are kept: a run stopped anywhere and started
+    again ends with the same bytes. A folder filmed with another seed or size is refused.
     """
     out = Path(out)
-    names = [f"S{subject_number(subject)}" for subject in subjects]
-    chosen = list(ACTIONS if actions is None else actions)
+    if layout not in LAYOUTS:
+        raise ValueError(f"the studio writes human36m as {', '.join(LAYOUTS)}, not as '{layout}'")
+    few = layout != LAYOUTS[0]
+    asked = (FEWER_SUBJECTS if few else SUBJECTS) if subjects is None else subjects
+    names = [f"S{subject_number(subject)}" for subject in asked]
+    chosen = list((FEWER_ACTIONS if few else ACTIONS) if actions is None else actions)
     _check(chosen, subactions, cameras, frames_per_take, size)
-    _claim(out, {"seed": seed, "size": size})
+    if few:
+        return write_archives(
+            out,
+            names,
+            chosen,
+            subactions,
+            frames_per_take,
+            cameras,
+            size=size,
+            seed=seed,
+            workers=workers,
+            layout=layout,
+        )
+    claim(out, {"seed": seed, "size": size})
     report = StageReport("fake")
     jobs = [
         _TakeJob(out, name, action, subaction, tuple(cameras), frames_per_take, size, seed)
@@ -93,7 +112,7 @@ def write_human36m(
         for subaction in subactions
     ]
     with progress("filming", len(jobs) * len(cameras) * frames_per_take) as bar:
-        for written, kept in _run(jobs, workers):
+        for written, kept in in_processes(_film_take, jobs, workers):
             report.count("images", written)
             report.count("already there", kept)
             bar.advance(written + kept)
@@ -128,35 +147,6 @@ def _check(actions: Sequence[int], subactions: Sequence[int], cameras: Sequence[
         raise ValueError(f"frames_per_take is {frames} and size {size}; at least 1 frame of 32 px is needed")
 
 
-def _claim(out: Path, settings: dict[str, int]) -> None:
-    """Notes what the folder is filmed with; frames of two seeds must not mix."""
-    path = out / SETTINGS_FILE
-    if path.exists():
-        found = json.loads(path.read_text())
-        if found != settings:
-            raise ValueError(
-                f"{out} was filmed with {found}, not {settings}; choose another folder or the same settings"
-            )
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    _write(path, json.dumps(settings).encode())
-
-
-def _run(jobs: list[_TakeJob], workers: int) -> Iterable[tuple[int, int]]:
-    """(written, already there) of each take as it is finished."""
-    if workers <= 1:
-        yield from map(_film_take, jobs)
-        return
-    # Spawned, because a forked child may inherit another library's locked threads.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-        for future in as_completed([pool.submit(_film_take, job) for job in jobs]):
-            yield future.result()
-
-
-def _one_thread() -> None:
-    cv2.setNumThreads(1)
-
-
 def _film_take(job: _TakeJob) -> tuple[int, int]:
     """(images written, images that were there)."""
     scene = make_scene(job.subject, job.action, job.subaction, size=job.size, seed=job.seed)
@@ -168,24 +158,9 @@ def _film_take(job: _TakeJob) -> tuple[int, int]:
                 kept += 1
                 continue
             image = film_scene(scene, camera, frame, seed=job.seed).image
-            _write(path, encode_jpeg(image))
+            write_whole(path, encode_jpeg(image))
             written += 1
     return written, kept
-
-
-def encode_jpeg(image: np.ndarray) -> bytes:
-    """uint8 [H W 3] RGB -> JPEG."""
-    done, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    assert done
-    return data.tobytes()
-
-
-def _write(path: Path, data: bytes) -> None:
-    """The whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")  # the same name every time: a killed run leaves nothing for good
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
 
 
 # --------------------------------------------------------------------------------------------------- annotations
@@ -218,7 +193,7 @@ def _write_annotations(out: Path, subject: str, jobs: list[_TakeJob], size: int,
         "data": _coco(number, own, scenes, joints_mm, size),
     }
     for what, content in files.items():
-        _write(out / "annotations" / f"Human36M_subject{number}_{what}.json", json.dumps(content).encode())
+        write_whole(out / "annotations" / f"Human36M_subject{number}_{what}.json", json.dumps(content).encode())
 
 
 def _by_take(joints_mm: dict[tuple[int, int, int], np.ndarray]) -> dict[str, dict[str, dict[str, list]]]:

@@ -34,9 +34,9 @@ from humanpose3d.studio.film import (
     make_scene,
     random_scene,
 )
-from humanpose3d.studio.human36m import encode_jpeg
 from humanpose3d.studio.motion import ACTIONS
 from humanpose3d.studio.room import CAMERA_IDS
+from humanpose3d.studio.shoot import encode_jpeg
 
 if TYPE_CHECKING:
     import torch

@@ -209,7 +209,7 @@ def stool_parts(stool: Stool) -> list[Part]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Cone:
+class Cone:
     """A part in its own unstretched space, camera at the origin, and where on the grid it can be seen."""
 
     part: Part
@@ -219,7 +219,7 @@ class _Cone:
     window: tuple[slice, slice]  # rows, columns of the fine grid
 
 
-def _prepare(part: Part, view: View) -> _Cone | None:
+def in_sight(part: Part, view: View) -> Cone | None:
     """The part as seen by the camera; None where it is out of view or too near."""
     camera = view.camera
     axes = part.axes @ camera.R.T  # rows in the camera frame
@@ -240,7 +240,7 @@ def _prepare(part: Part, view: View) -> _Cone | None:
     if x0 >= x1 or y0 >= y1:
         return None
     start = warp @ ends[0]
-    return _Cone(
+    return Cone(
         part,
         warp.astype(np.float32),
         start.astype(np.float32),
@@ -249,7 +249,7 @@ def _prepare(part: Part, view: View) -> _Cone | None:
     )
 
 
-def _cast(cone: _Cone, rays: np.ndarray) -> np.ndarray:
+def cast(cone: Cone, rays: np.ndarray) -> np.ndarray:
     """float32 [N]: distance along unit camera rays [3 N] to the part, inf where they miss.
 
     The closed form of a round cone by Inigo Quilez (iquilezles.org/articles/intersectors), camera at the origin.
@@ -292,11 +292,11 @@ class Picture:
 def render(view: View, person: Person, joints: Joints, stool: Stool | None, rng: np.random.Generator) -> Picture:
     """The person in the room."""
     parts = body_parts(person, joints) + (stool_parts(stool) if stool else [])
-    cones = [cone for part in parts if (cone := _prepare(part, view)) is not None]
+    cones = [cone for part in parts if (cone := in_sight(part, view)) is not None]
     depth, owner = view.depth_m.copy(), np.full(view.depth_m.shape, -1, np.int8)
     for number, cone in enumerate(cones):
         rays = view.rays[:, cone.window[0], cone.window[1]]
-        z = _cast(cone, rays.reshape(3, -1)).reshape(rays.shape[1:]) * rays[2]
+        z = cast(cone, rays.reshape(3, -1)).reshape(rays.shape[1:]) * rays[2]
         nearer = z < depth[cone.window]
         np.copyto(depth[cone.window], z, where=nearer)
         np.copyto(owner[cone.window], np.int8(number), where=nearer)
@@ -357,7 +357,7 @@ class _Spots:
 
 
 def _paint(
-    cone: _Cone,
+    cone: Cone,
     number: int,
     view: View,
     depth: np.ndarray,
@@ -382,7 +382,7 @@ def _paint(
     colour[rows, columns] = np.clip(albedo * light, 0, 255).T.astype(np.uint8)
 
 
-def _look_closely(cone: _Cone, points: np.ndarray, camera: Camera, joints: Joints) -> tuple[_Spots, np.ndarray]:
+def _look_closely(cone: Cone, points: np.ndarray, camera: Camera, joints: Joints) -> tuple[_Spots, np.ndarray]:
     """(what the dress needs to know, unit normals [3 N] in the world) of camera-frame points [3 N]."""
     part, R = cone.part, camera.R.astype(np.float32)
     local = cone.warp @ points - cone.start[:, None]

@@ -1,0 +1,1 @@
+"""The doctor: reads a set of chunks, has it judged by `checks`, and reports."""

@@ -1,0 +1,176 @@
+"""Frames of videos, read in place. A frame is a path below its video: `clip.mp4/000123` is frame 123, counted from 0.
+
+So a frame of a video has a name, a sidecar and a key like any image file, and nothing has to be extracted.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+VIDEO_EXTENSIONS = frozenset(".mp4 .avi .mkv .mov .webm .mpg .mpeg .m4v".split())
+OPEN_AT_ONCE = 4  # videos a thread keeps open: those of the cameras of one take
+SEEK_BEYOND = 64  # frames: up to here decoding on is cheaper than seeking to the key frame before
+
+
+class UnreadableVideo(ValueError):
+    """A video that cannot be opened or decoded. The message names it."""
+
+
+def is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_EXTENSIONS
+
+
+def frame_path(video: Path, frame: int) -> Path:
+    """`clip.mp4` and 123 -> `clip.mp4/000123`."""
+    return video / f"{frame:06d}"
+
+
+def split_frame_path(path: Path) -> tuple[Path, int] | None:
+    """`clip.mp4/000123` -> (`clip.mp4`, 123); None for paths that are no frame of a video."""
+    return (path.parent, int(path.name)) if is_video(path.parent) and path.name.isdigit() else None
+
+
+def count_frames(video: Path) -> int:
+    """How many frames the video really holds. UnreadableVideo, FileNotFoundError."""
+    with _Reader(video) as reader:
+        return reader.count()
+
+
+def frame_rate(video: Path) -> float | None:
+    """Frames per second, where the video says."""
+    with _Reader(video) as reader:
+        return reader.fps
+
+
+def read_frame(video: Path, frame: int) -> np.ndarray:
+    """uint8 [H W 3] RGB of one frame. Fast when a thread asks for rising numbers: it decodes on from the last.
+
+    UnreadableVideo: no such frame, or a broken video.
+    """
+    readers: OrderedDict[Path, _Reader] = _kept.__dict__.setdefault("readers", OrderedDict())
+    reader = readers.pop(video, None) or _Reader(video)
+    try:
+        image = reader.read(frame)
+    except BaseException:
+        reader.close()
+        raise
+    readers[video] = reader
+    while len(readers) > OPEN_AT_ONCE:
+        readers.popitem(last=False)[1].close()
+    return image
+
+
+def write_video(path: Path, frames: Iterator[np.ndarray], fps: float, *, codec: str = "libx264", crf: int = 18) -> int:
+    """Write uint8 [H W 3] RGB frames, all of one even-sized shape; returns how many. The file is whole or not there."""
+    import av
+
+    from humanpose3d.files import whole_file
+
+    count = 0
+    with whole_file(path) as temporary:
+        with av.open(str(temporary), "w", format=_FORMATS.get(path.suffix.lower(), "mp4")) as container:
+            stream: Any = None
+            for image in frames:
+                if stream is None:
+                    stream = container.add_stream(codec, rate=round(fps))
+                    stream.height, stream.width = image.shape[:2]
+                    stream.pix_fmt = "yuv420p"
+                    stream.options = {"crf": str(crf)} if codec == "libx264" else {}
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
+                count += 1
+            if stream is not None:
+                container.mux(stream.encode())
+    return count
+
+
+_FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".avi": "avi", ".mkv": "matroska", ".mov": "mov", ".webm": "webm"}
+_kept = threading.local()
+
+
+class _Reader:
+    """One open video and the place it is at."""
+
+    def __init__(self, video: Path) -> None:
+        import av
+
+        if not video.is_file():
+            raise FileNotFoundError(f"{video} is missing")
+        self.video = video
+        self._error = av.FFmpegError
+        try:
+            self._container = av.open(str(video))
+            self._stream = self._container.streams.video[0]
+        except (av.FFmpegError, IndexError) as error:
+            raise UnreadableVideo(f"{video} is no video that can be read ({error})") from None
+        self._stream.thread_type = "NONE"  # many are read side by side already
+        self._frames: Iterator | None = None
+        self._next = 0  # the frame that comes next out of `_frames`
+        self._first_pts: int | None = None  # of frame 0 as decoded: H.264 in AVI has it later than the stream's start
+
+    def __enter__(self) -> _Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._container.close()
+
+    @property
+    def fps(self) -> float | None:
+        return float(self._stream.average_rate) if self._stream.average_rate else None
+
+    def count(self) -> int:
+        """Packets, not the header's number: a video cut short keeps its old header."""
+        try:
+            return sum(1 for packet in self._container.demux(self._stream) if packet.size)
+        except self._error as error:
+            raise UnreadableVideo(f"{self.video} breaks off ({error})") from None
+
+    def read(self, frame: int) -> np.ndarray:
+        try:
+            if self._frames is None or not self._next <= frame <= self._next + SEEK_BEYOND:
+                self._seek(frame)
+            assert self._frames is not None
+            for decoded in self._frames:
+                place, self._next = self._next, self._next + 1
+                if place == frame:
+                    return decoded.to_ndarray(format="rgb24")
+        except self._error as error:
+            raise UnreadableVideo(f"{self.video}: frame {frame} cannot be decoded ({error})") from None
+        raise UnreadableVideo(f"{self.video} ends before frame {frame}; it has {self._next} frames")
+
+    def _seek(self, frame: int) -> None:
+        """To the last key frame at or before `frame`, so that decoding on meets it."""
+        start, rate, base = self._stream.start_time or 0, self._stream.average_rate, self._stream.time_base
+        if rate is None or base is None:
+            frame = 0
+        target = start + int(frame / rate / base) if rate and base else start
+        if self._first_pts is None:
+            self._container.seek(start, stream=self._stream, backward=True)
+            opening = next(self._container.decode(self._stream), None)
+            self._first_pts = start if opening is None or opening.pts is None else opening.pts
+        self._container.seek(target, stream=self._stream, backward=True)
+        self._frames = self._container.decode(self._stream)
+        first = next(self._frames, None)
+        if first is None:
+            self._frames, self._next = iter(()), 0
+            return
+        offset = (first.pts or 0) - self._first_pts
+        self._next = round(float(offset * base * rate)) if rate and base else 0
+        if self._next > frame:  # a file whose times do not tell: from the start, one by one
+            self._container.seek(start, stream=self._stream, backward=True)
+            self._frames, self._next = self._container.decode(self._stream), 0
+            return
+        self._frames = _chain(first, self._frames)
+
+
+def _chain(first: object, rest: Iterator) -> Iterator:
+    yield first
+    yield from rest
