@@ -2,74 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 
-from humanpose3d.checks.case import WORST
+from humanpose3d.checks.case import WORST, Case
 from humanpose3d.checks.evidence import Witness
-from humanpose3d.checks.finding import ERROR, NOTE, Finding
-from humanpose3d.checks.limits import DUPLICATE_M
+from humanpose3d.checks.finding import NOTE, Finding
+from humanpose3d.checks.limits import COPIED_SHARE, COPY_M, DUPLICATE_M
+from humanpose3d.checks.regions import Region
+from humanpose3d.checks.shares import check_share
 
 
-def find_copies(witnesses: list[Witness]) -> list[Finding]:
+def check_copies(case: Case) -> None:
     """Equal pictures with equal labels under several keys. Frames of one take that hardly differ are a note."""
-    groups: dict[tuple, list[Witness]] = {}
-    for witness in witnesses:
-        if witness.image_hash is not None and not witness.synthetic:
-            groups.setdefault((witness.corpus, witness.image_hash), []).append(witness)
-    pairs = [pair for group in groups.values() if len(group) > 1 for pair in _equal_pairs(group)]
-    found = []
-    for corpus in sorted({first.corpus for first, _ in pairs}):
-        own = [pair for pair in pairs if pair[0].corpus == corpus and not _one_moment(*pair)]
-        copied = [pair for pair in own if _take(pair[0]) != _take(pair[1]) or _one_file(*pair)]
-        still = [pair for pair in own if pair not in copied]
-        if copied:
-            words = "are the same picture and label under another subject, take, camera or frame; leave one of each out"
-            found.append(_copies(corpus, copied, words, ERROR))
-        if still:
-            found.append(_copies(corpus, still, "do not differ from another frame of their take; a larger --frame-step"
-                                 " loses nothing", NOTE))  # fmt: skip
-    return found
-
-
-def _copies(corpus: str, pairs: list[tuple[Witness, Witness]], words: str, severity: str) -> Finding:
-    second = [later for _, later in pairs]
-    return Finding(
-        fault="duplicates",
-        corpus=corpus,
-        subject=_only(witness.subject for pair in pairs for witness in pair),
-        camera_id=_only(witness.camera_id for pair in pairs for witness in pair),
-        message=f"{len(second)} samples {words} ({pairs[0][0].key} and {pairs[0][1].key})",
-        measured=float(len(second)),
-        expected=0.0,
-        unit="samples",
-        samples=len(second),
-        severity=severity,
-        worst=tuple(witness.key for witness in second[:WORST]),
+    columns = case.columns
+    copied, still = np.zeros(len(columns), dtype=bool), np.zeros(len(columns), dtype=bool)
+    first_of: dict[int, int] = {}
+    for first, later in _equal_pairs(columns.witnesses):
+        earlier, copy = columns.witnesses[first], columns.witnesses[later]
+        if earlier.key == copy.key and earlier.split != copy.split:
+            continue  # `find_leaks` tells
+        same = _take(earlier) != _take(copy) or _apart_m(earlier, copy) < COPY_M
+        (copied if same else still)[later] = True
+        first_of[later] = first
+    first_key = next((columns.witnesses[first_of[row]].key for row in np.flatnonzero(copied).tolist()), "")
+    check_share(
+        case,
+        "duplicates",
+        copied.astype(np.float64),
+        COPIED_SHARE,
+        lambda mine, others: (
+            f"{mine:.0%} of the samples are the same picture and label as another, such as {first_key}; leave one of"
+            " each out"
+        ),
+        badness=copied.astype(np.float64),
+        everywhere=True,
+        explains=False,
     )
+    rows = np.flatnonzero(still)
+    if len(rows):
+        case.blame(
+            "duplicates",
+            Region(None, None, tuple(columns.rows_of_cell)),
+            f"{len(rows)} samples hardly differ from another frame of their take; a larger --frame-step loses nothing",
+            rows,
+            measured=len(rows),
+            expected=0.0,
+            unit="samples",
+            severity=NOTE,
+            explains=False,
+        )
 
 
-def _equal_pairs(group: list[Witness]) -> list[tuple[Witness, Witness]]:
-    """Each witness that has a forerunner with the same label, with the first such."""
-    pairs = []
-    for place, later in enumerate(group):
-        for earlier in group[:place]:
-            if _same_label(earlier, later):
-                pairs.append((earlier, later))
-                break
-    return pairs
+def _equal_pairs(witnesses: list[Witness]) -> list[tuple[int, int]]:
+    """(first, later) rows: each row that has a forerunner with the same picture and label, with its first such."""
+    groups: dict[tuple[str, object], list[int]] = {}
+    for row, witness in enumerate(witnesses):
+        for sign in _signs(witness):
+            groups.setdefault(sign, []).append(row)
+    found: dict[int, int] = {}
+    for rows in groups.values():
+        for place, later in enumerate(rows):
+            earlier = next(
+                (row for row in rows[:place] if _apart_m(witnesses[row], witnesses[later]) < DUPLICATE_M), None
+            )
+            if earlier is not None:
+                found[later] = min(earlier, found.get(later, earlier))
+    return sorted((first, later) for later, first in found.items())
 
 
-def _same_label(first: Witness, second: Witness) -> bool:
-    if first.key == second.key and first.split == second.split:
-        return True
-    for name, tolerance in (("joints_cam_m", DUPLICATE_M), ("joints_px", 0.05)):
-        one, other = getattr(first, name), getattr(second, name)
-        if one is not None and other is not None and one.shape == other.shape and np.isfinite(one).any():
-            with np.errstate(all="ignore"):
-                return bool(np.nanmax(np.abs(one - other)) < tolerance)
-    return False
+def _signs(witness: Witness) -> list[tuple[str, object]]:
+    """What equal pictures have in common: the hash, or to the last bit all that an estimator found in them."""
+    if witness.synthetic:
+        return []
+    signs: list[tuple[str, object]] = []
+    if witness.image_hash is not None:
+        signs.append(("hash", witness.image_hash))
+    keypoints = witness.keypoints_px
+    if keypoints is not None and np.isfinite(keypoints).any() and len(np.unique(keypoints)) > keypoints.size // 2:
+        signs.append(("keypoints", keypoints.tobytes()))
+    return signs
+
+
+def _apart_m(first: Witness, second: Witness) -> float:
+    """Largest distance of the labels' coordinates, metres; of 2D labels where there are no 3D ones, in 100 px; inf
+    where they cannot be compared."""
+    for one, other, unit in (
+        (first.joints_cam_m, second.joints_cam_m, 1.0),
+        (first.joints_px, second.joints_px, 100.0),
+    ):
+        if one is not None and other is not None and one.shape == other.shape:
+            apart = np.abs(one - other)[np.isfinite(one) & np.isfinite(other)]
+            if len(apart):
+                return float(apart.max()) / unit
+    return np.inf
 
 
 def find_leaks(witnesses: list[Witness]) -> list[Finding]:
@@ -111,16 +136,7 @@ def _leak(corpus: str, subject: str, own: list[Witness]) -> Finding:
 
 def _picture_leaks(corpus: str, own: list[Witness]) -> list[Finding]:
     """Equal pictures with equal labels on two sides, of subjects that are not."""
-    groups: dict[int, list[Witness]] = {}
-    for witness in own:
-        if witness.image_hash is not None and not witness.synthetic:
-            groups.setdefault(witness.image_hash, []).append(witness)
-    pairs = [
-        (first, later)
-        for group in groups.values()
-        for first, later in _equal_pairs(group)
-        if first.split != later.split
-    ]
+    pairs = [(own[first], own[later]) for first, later in _equal_pairs(own) if own[first].split != own[later].split]
     if not pairs:
         return []
     return [
@@ -140,21 +156,5 @@ def _picture_leaks(corpus: str, own: list[Witness]) -> list[Finding]:
     ]
 
 
-def _one_moment(first: Witness, second: Witness) -> bool:
-    """The same frame of the same take in another picture file: another camera's, or another background's."""
-    moment = [(w.subject, w.action, w.frame_index) for w in (first, second)]
-    return moment[0] == moment[1] and first.camera_id != second.camera_id and not _one_file(first, second)
-
-
-def _one_file(first: Witness, second: Witness) -> bool:
-    return bool(first.image_file) and first.image_file == second.image_file
-
-
 def _take(witness: Witness) -> tuple[str, str, str]:
     return witness.subject, witness.action, witness.camera_id
-
-
-def _only(names: Iterable[str]) -> str | None:
-    """The one name there is; None for several."""
-    found = set(names)
-    return found.pop() if len(found) == 1 else None

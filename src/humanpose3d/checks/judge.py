@@ -12,7 +12,7 @@ from humanpose3d.checks.bones import check_bone_scale, check_human, check_noise,
 from humanpose3d.checks.cameras import check_cameras
 from humanpose3d.checks.case import Case
 from humanpose3d.checks.columns import make_columns
-from humanpose3d.checks.copies import find_copies, find_leaks
+from humanpose3d.checks.copies import check_copies, find_leaks
 from humanpose3d.checks.depths import check_depth
 from humanpose3d.checks.evidence import Evidence
 from humanpose3d.checks.fields import check_fields
@@ -33,6 +33,7 @@ from humanpose3d.checks.sides import check_sides
 from humanpose3d.checks.views import check_upright, check_views
 
 CHECKS: tuple[Callable[[Case], None], ...] = (
+    check_copies,
     check_declared,
     check_zeroed,
     check_units,
@@ -63,7 +64,7 @@ CHECKS: tuple[Callable[[Case], None], ...] = (
 def judge(evidence: Evidence) -> list[Finding]:
     """What is wrong, errors first, one finding per cause. Empty for evidence that is as it should be."""
     witnesses = list(evidence)
-    findings = find_leaks(witnesses) + find_copies(witnesses)
+    findings = find_leaks(witnesses)
     for corpus in sorted({witness.corpus for witness in witnesses}):
         case = Case(make_columns(corpus, [witness for witness in witnesses if witness.corpus == corpus]))
         for check in CHECKS:

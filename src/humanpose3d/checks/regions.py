@@ -172,10 +172,10 @@ def _step(
 def _excess(
     values: Mapping[Cell, np.ndarray], errors: Mapping[Cell, float], cells: list[Cell], middle: np.ndarray
 ) -> float:
-    """How far these cells lie apart beyond their own errors; 0 for too few to tell. Half of the cells may be off."""
-    if len(cells) < 3:
+    """How far these cells lie apart beyond their own errors; 0 for one. Half of the cells may be off."""
+    if len(cells) < 2:
         return 0.0
-    apart = 1.48 * np.median(np.abs(np.array([values[cell] for cell in cells]) - middle))
+    apart = np.median(np.abs(np.array([values[cell] for cell in cells]) - middle)) * (1.48 if len(cells) > 2 else 1.0)
     return float(np.sqrt(max(apart**2 - np.median([errors[cell] for cell in cells]) ** 2, 0.0)))
 
 
