@@ -241,7 +241,8 @@ def test_without_any_sidecar_the_user_is_told_to_preprocess(corpus: Corpus, tmp_
 def test_a_missing_images_folder_is_said_at_once_unless_pictures_are_drawn(corpus: Corpus, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere is missing; --images-path names the folder of test's images"):
         build(corpus, tmp_path / "out", images_path=tmp_path / "nowhere")
-    report = build(corpus, tmp_path / "out", images_path=tmp_path / "nowhere", missing_images="synthetic")
+    nowhere = {"images_path": tmp_path / "nowhere", "processed_path": tmp_path / "nowhere"}
+    report = build(corpus, tmp_path / "out", missing_images="synthetic", **nowhere)
     assert report.counts["synthetic"] == 12
 
 

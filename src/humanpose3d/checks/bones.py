@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from humanpose3d.checks.case import Case, typical
-from humanpose3d.checks.columns import LIMBS, Columns, median
+from humanpose3d.checks.columns import LIMBS, Columns, median, rows_by_skeleton
 from humanpose3d.checks.limits import (
     BODY_BONE_M,
     BONES_SCALE,
@@ -150,24 +150,25 @@ def check_bone_scale(case: Case) -> None:
 
 
 def unlike_humans(joints_m: np.ndarray, skeleton: Skeleton) -> np.ndarray:
-    """bool [P]: for each of HUMAN_RANGES_M that the skeleton has, both joints there, whether [J 3] is outside."""
-    out = []
-    for (first, second), (low, high) in HUMAN_RANGES_M.items():
-        if first in skeleton.points and second in skeleton.points:
-            ends = joints_m[[skeleton.points.index(first), skeleton.points.index(second)]]
-            if np.isfinite(ends).all():
-                out.append(not low <= float(np.linalg.norm(ends[0] - ends[1])) <= high)
-    return np.array(out, dtype=bool)
+    """float64 [..., P]: for each of HUMAN_RANGES_M that the skeleton has, 1 where [..., J 3] is outside, 0 where inside,
+    NaN where a joint is missing."""
+    points = skeleton.points
+    pairs = [(ends, limits) for ends, limits in HUMAN_RANGES_M.items() if set(ends) <= set(points)]
+    first = [points.index(ends[0]) for ends, _ in pairs]
+    second = [points.index(ends[1]) for ends, _ in pairs]
+    low, high = np.array([limits for _, limits in pairs]).reshape(-1, 2).T
+    distance = np.linalg.norm(joints_m[..., first, :] - joints_m[..., second, :], axis=-1)
+    return np.where(np.isfinite(distance), (distance < low) | (distance > high), np.nan)
 
 
 def check_human(case: Case) -> None:
     """Bodies that no order of joints and no unit makes human."""
-    share = np.full(len(case.columns), np.nan)
-    for row in np.flatnonzero(case.open):
-        joints, skeleton = case.columns.joints_m[row], case.columns.skeletons[row]
-        if joints is not None and skeleton is not None and len(joints) == len(skeleton):
-            outside = unlike_humans(joints, skeleton)
-            share[row] = outside.mean() if len(outside) else np.nan
+    columns = case.columns
+    share = np.full(len(columns), np.nan)
+    for skeleton, rows in rows_by_skeleton(columns.joints_m, columns.skeletons):
+        outside = unlike_humans(np.stack([columns.joints_m[row] for row in rows]), skeleton)  # type: ignore[misc]
+        known = np.isfinite(outside).sum(-1)
+        share[rows] = np.where(known > 0, np.nansum(outside, -1) / np.maximum(known, 1), np.nan)
     votes = np.where(np.isfinite(share), np.where(share > 0.25, 1.0, -1.0), 0.0)
     for region in accused(case.votes(votes)):
         rows = case.rows(region, votes > 0)

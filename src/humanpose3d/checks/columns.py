@@ -7,7 +7,6 @@ and in any crop of it. Where a sample has no camera its pixels stand for rays; d
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -215,22 +214,44 @@ def pick(
 ) -> np.ndarray:
     """float64 [N P width]: the named points of each row's array; NaN where it or its skeleton lacks them."""
     picked = np.full((len(arrays), len(points), width), np.nan)
-    for row, (array, skeleton) in enumerate(zip(arrays, skeletons, strict=True)):
-        if array is not None and skeleton is not None and len(array) == len(skeleton):
-            there = [
-                (place, skeleton.points.index(point)) for place, point in enumerate(points) if point in skeleton.points
-            ]
-            if there:
-                places, columns = zip(*there, strict=True)
-                picked[row, list(places)] = array[list(columns)]
+    for skeleton, rows in rows_by_skeleton(arrays, skeletons):
+        there = [
+            (place, skeleton.points.index(point)) for place, point in enumerate(points) if point in skeleton.points
+        ]
+        if there:
+            places, columns = zip(*there, strict=True)
+            stacked = np.stack([arrays[row] for row in rows])  # type: ignore[misc]
+            picked[np.ix_(rows, places)] = stacked[:, list(columns)]
     return picked
 
 
+def rows_by_skeleton(
+    arrays: Sequence[np.ndarray | None], skeletons: Sequence[Skeleton | None]
+) -> list[tuple[Skeleton, list[int]]]:
+    """The rows whose arrays [J ...] fit their skeletons, skeleton by skeleton."""
+    found: dict[str, tuple[Skeleton, list[int]]] = {}
+    for row, (array, skeleton) in enumerate(zip(arrays, skeletons, strict=True)):
+        if array is not None and skeleton is not None and len(array) == len(skeleton):
+            found.setdefault(skeleton.name, (skeleton, []))[1].append(row)
+    return list(found.values())
+
+
 def median(values: np.ndarray, axis: int | tuple[int, ...] | None = None) -> np.ndarray:
-    """np.nanmedian, quietly NaN where there is nothing."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return np.nanmedian(values, axis=axis)
+    """np.nanmedian, several times faster on short axes, and quietly NaN where there is nothing."""
+    values = np.asarray(values, dtype=np.float64)
+    if axis is None:
+        values, axis = values.reshape(-1), 0
+    if isinstance(axis, tuple):
+        kept = [side for side in range(values.ndim) if side not in axis]
+        values = values.transpose(*kept, *axis).reshape(*(values.shape[side] for side in kept), -1)
+        axis = -1
+    if values.shape[axis] == 0:
+        return np.full(np.delete(values.shape, axis), np.nan)
+    ordered = np.sort(values, axis=axis)  # NaN last
+    count = np.isfinite(values).sum(axis=axis, keepdims=True)
+    low, high = np.maximum((count - 1) // 2, 0), np.minimum(count // 2, values.shape[axis] - 1)
+    middle = 0.5 * (np.take_along_axis(ordered, low, axis) + np.take_along_axis(ordered, high, axis))
+    return np.where(count > 0, middle, np.nan).squeeze(axis)
 
 
 def _rows_by(names: Sequence[tuple]) -> dict:

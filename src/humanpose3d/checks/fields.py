@@ -11,6 +11,7 @@ from humanpose3d.checks.evidence import Witness
 from humanpose3d.checks.finding import ERROR, NOTE
 from humanpose3d.checks.limits import CUES_MISSING, LABELS_MISSING
 from humanpose3d.checks.regions import steps
+from humanpose3d.checks.shares import cell_shares
 
 
 def has_points(points: np.ndarray | None) -> bool:
@@ -30,14 +31,7 @@ def check_fields(case: Case) -> None:
     """Labels that a group lacks are an error where the others have them; cues and cameras may be had for some only."""
     for name, has in FIELDS.items():
         lacks = np.array([not has(witness) for witness in case.columns.witnesses], dtype=np.float64)
-        means, errors = {}, {}
-        for cell, rows in case.columns.rows_of_cell.items():
-            rows = rows[case.open[rows]]
-            if not len(rows):
-                continue
-            means[cell] = np.array([lacks[rows].mean()])
-            share = float(lacks[rows].mean())
-            errors[cell] = float(np.sqrt(max(share * (1 - share), 0.25 / len(rows)) / len(rows)))
+        means, errors = cell_shares(case, lacks)
         of_labels = name.endswith("labels")
         floor = LABELS_MISSING if of_labels else CUES_MISSING
         for step in steps(means, errors, floor=floor, own_spread=floor / 10):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from humanpose3d.checks.case import Case, typical
-from humanpose3d.checks.columns import Columns, median, to_world
+from humanpose3d.checks.columns import Columns, mean_miss, median
 from humanpose3d.checks.limits import (
     LEAST_AGREEMENT,
     LEAST_JOINTS,
@@ -25,6 +25,7 @@ from humanpose3d.checks.limits import (
     SCALE_SAMPLES,
     SCALE_SIGMAS,
     SCALE_SPREAD,
+    SCALE_TAKE_SPREAD,
     SHIFT_ALL,
     SHIFT_FLOOR,
     SHIFT_GAIN,
@@ -47,30 +48,26 @@ class Move:
     left: float  # typical miss of the rows once moved
 
 
-def pattern_of(columns: Columns, fault: str) -> np.ndarray:
-    """float64 [N 12 2 D]: how the labels' rays move for one unit of each of the model's D amounts."""
-    shape = (*columns.labels.shape, 0)
+def pattern_of(columns: Columns, fault: str, rows: np.ndarray) -> np.ndarray:
+    """float64 [M 12 2 D]: how the rows' labelled rays move for one unit of each of the model's D amounts."""
     if fault == _PRINCIPAL_POINT:
-        return np.broadcast_to(np.eye(2), (*shape[:2], 2, 2))
+        return np.broadcast_to(np.eye(2), (len(rows), columns.labels.shape[1], 2, 2))
+    R, limbs_m = columns.R[rows], columns.limbs_m[rows]
     if fault == _SCALE:
-        world_m = to_world(columns.limbs_m, columns.R, columns.t_m)
-        return _seen(columns, np.einsum("nij,nkj->nki", columns.R, world_m))[..., None]
-    ways = [np.broadcast_to(columns.R[:, None, :, axis], columns.limbs_m.shape) for axis in range(3)]
-    return np.stack([_seen(columns, way) for way in ways], axis=-1)
-
-
-def _seen(columns: Columns, moves_m: np.ndarray) -> np.ndarray:
-    """[N 12 3] moves of the limbs in the camera frame -> float64 [N 12 2], how their rays move, to first order."""
+        moves_m = (limbs_m - columns.t_m[rows][:, None])[..., None]  # R (world point), in the camera frame
+    else:
+        moves_m = np.broadcast_to(R[:, None], (*limbs_m.shape, 3))
     with np.errstate(all="ignore"):
-        z = np.where(columns.limbs_m[..., 2:] > 0.1, columns.limbs_m[..., 2:], np.nan)
-        return (moves_m[..., :2] - columns.limbs_m[..., :2] / z * moves_m[..., 2:]) / z
+        z = np.where(limbs_m[..., 2:] > 0.1, limbs_m[..., 2:], np.nan)
+        # A ray is x / z: to first order it moves by dx / z - x / z * dz / z.
+        return (moves_m[..., :2, :] - (limbs_m[..., :2] / z)[..., None] * moves_m[..., 2:, :]) / z[..., None]
 
 
 def fit_move(columns: Columns, fault: str, rows: np.ndarray) -> Move:
     """The model fitted to the rows' residuals, robustly."""
-    pattern = pattern_of(columns, fault)
+    pattern = pattern_of(columns, fault, rows)
     size = columns.size[rows, None, None]
-    residual, shape = (columns.keys[rows] - columns.labels[rows]) / size, pattern[rows] / size[..., None]
+    residual, shape = (columns.keys[rows] - columns.labels[rows]) / size, pattern / size[..., None]
     known = columns.comparable[rows] & np.isfinite(residual).all(-1) & np.isfinite(shape).all((-1, -2))
     D = shape.shape[-1]
     if known.sum() < 3 * D:
@@ -89,9 +86,13 @@ def fit_move(columns: Columns, fault: str, rows: np.ndarray) -> Move:
     pulls = _by_take(columns, rows, np.einsum("nk,nkc,nkcd->nd", weight, residual - shape @ amount, shape))
     inverse = np.linalg.inv(normal)
     error = float(np.sqrt(np.trace(inverse @ (pulls.T @ pulls) @ inverse)))
-    labels = columns.labels.copy()
-    labels[rows] += pattern[rows] @ amount
-    return Move(fault, amount, error, typical(columns.miss(labels), rows))
+    return Move(fault, amount, error, float(median(_miss_moved(columns, rows, pattern @ amount))))
+
+
+def _miss_moved(columns: Columns, rows: np.ndarray, moves: np.ndarray) -> np.ndarray:
+    """float64 [M]: the rows' misses with their labels' rays moved by [M 12 2]."""
+    distance = np.linalg.norm(columns.keys[rows] - columns.labels[rows] - moves, axis=-1) / columns.size[rows, None]
+    return mean_miss(distance, columns.comparable[rows])
 
 
 def _by_take(columns: Columns, rows: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -170,13 +171,13 @@ def _blame_place(case: Case, subject: str, action: str | None, rows: np.ndarray)
 
 def _in_all_cameras(columns: Columns, rows: np.ndarray, move: Move) -> bool:
     """Half of the cameras at least see labels come nearer, and none sees them go: one camera's fault is its own."""
-    labels = columns.labels.copy()
-    labels[rows] += pattern_of(columns, _PLACE)[rows] @ move.amount
-    before, after = columns.miss(), columns.miss(labels)
+    before = columns.miss()[rows]
+    after = _miss_moved(columns, rows, pattern_of(columns, _PLACE, rows) @ move.amount)
+    cameras = np.array([columns.witnesses[row].camera_id for row in rows])
     changes = []
-    for camera in sorted({columns.witnesses[row].camera_id for row in rows}):
-        own = rows[[columns.witnesses[row].camera_id == camera for row in rows]]
-        changes.append(typical(after, own) / max(typical(before, own), 1e-9))
+    for camera in sorted(set(cameras)):
+        own = cameras == camera
+        changes.append(float(median(after[own])) / max(float(median(before[own])), 1e-9))
     return max(changes) < 1.15 and float(np.mean(np.array(changes) < PLACE_GAIN)) >= 0.5
 
 
@@ -251,7 +252,12 @@ def check_scale(case: Case) -> None:
         for subject, rows in of_subject.items()
         if len(rows) >= SCALE_SAMPLES
     }
-    values, errors = {cell: move.amount for cell, move in moves.items()}, {cell: m.error for cell, m in moves.items()}
+    values, errors = {}, {}
+    for cell, move in moves.items():
+        takes = {columns.witnesses[row].action for row in of_subject[cell[0]]}
+        values[cell] = move.amount
+        # An estimator sees a pose too large or too small from everywhere: takes, not samples, average that out.
+        errors[cell] = float(np.hypot(move.error, SCALE_TAKE_SPREAD / np.sqrt(len(takes))))
     for step in steps(values, errors, floor=SCALE_FLOOR, own_spread=SCALE_SPREAD, least_sigmas=SCALE_SIGMAS):
         for subject, _ in step.region.cells:
             rows = np.array(of_subject[subject])

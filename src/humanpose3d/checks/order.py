@@ -9,7 +9,7 @@ import numpy as np
 
 from humanpose3d.checks.bones import unlike_humans
 from humanpose3d.checks.case import Case, most, typical
-from humanpose3d.checks.columns import LIMBS, mean_miss, pick, rays_of
+from humanpose3d.checks.columns import LIMBS, mean_miss, pick, rays_of, rows_by_skeleton
 from humanpose3d.checks.limits import JUMBLED, MIXED_SHARE, ORDER_BETTER, REPAIR_SHARE
 from humanpose3d.checks.regions import Region, accused
 from humanpose3d.checks.shares import check_share
@@ -50,15 +50,17 @@ def check_label_order(case: Case) -> None:
     """3D labels whose joints make no human body in the declared order, and one in another, or in none that is known."""
     columns = case.columns
     declared, orders = np.full(len(columns), np.nan), dict[str, np.ndarray]()
-    for row in np.flatnonzero(case.open):
-        joints, skeleton = columns.joints_m[row], columns.skeletons[row]
-        if joints is None or skeleton is None or len(joints) != len(skeleton):
-            continue
-        declared[row] = unlike_humans(joints, skeleton).sum()
+    for skeleton, rows in rows_by_skeleton(columns.joints_m, columns.skeletons):
+        joints_m = np.stack([columns.joints_m[row] for row in rows])  # type: ignore[misc]
+        broken = unlike_humans(joints_m, skeleton)
+        declared[rows] = np.where(np.isfinite(broken).any(-1), np.nansum(broken, -1), np.nan)
         for other in other_orders(skeleton):
-            orders.setdefault(other.name, np.full(len(columns), np.nan))[row] = unlike_humans(joints, other).sum()
+            found = np.nansum(unlike_humans(joints_m, other), -1)
+            orders.setdefault(other.name, np.full(len(columns), np.nan))[rows] = found
+    declared[~case.open] = np.nan
     fewest = np.fmin.reduce([np.full(len(columns), np.inf), *orders.values()])
-    wrong = (declared >= JUMBLED) | ((declared >= 1) & (fewest <= declared / 3))
+    other_fits = (declared >= 1) & (fewest <= declared / 3)
+    wrong = (declared >= JUMBLED) | other_fits
     for region in accused(case.votes(np.where(np.isfinite(declared), np.where(wrong, 1.0, -1.0), 0.0))):
         rows = case.rows(region, np.isfinite(declared))
         means = {name: float(np.nan_to_num(found[rows], nan=np.inf).mean()) for name, found in orders.items()}
@@ -75,7 +77,7 @@ def check_label_order(case: Case) -> None:
                 badness=declared,
             )
 
-    _check_mixture(case, wrong & np.isfinite(declared), declared)
+    _check_mixture(case, (declared >= 2) & other_fits, declared)
 
 
 def _check_mixture(case: Case, wrong: np.ndarray, declared: np.ndarray) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from humanpose3d.checks.case import Case
+from humanpose3d.checks.columns import Cell
 from humanpose3d.checks.finding import ERROR
 from humanpose3d.checks.regions import steps
 
@@ -28,15 +29,7 @@ def check_share(
     everywhere: sound samples never have it, so that a whole corpus, or a set of one group, can be accused too.
     """
     values = np.asarray(values, dtype=np.float64)
-    means, errors = {}, {}
-    for cell, rows in case.columns.rows_of_cell.items():
-        own = values[rows[case.open[rows]]]
-        own = own[np.isfinite(own)]
-        if len(own):
-            means[cell] = np.array([own.mean()])
-            errors[cell] = float(np.sqrt(max(own.mean() * (1 - own.mean()), 0.25 / len(own)) / len(own)))
-    if not means:
-        return
+    means, errors = cell_shares(case, values)
     zero = np.zeros(1) if everywhere else None
     for step in steps(means, errors, floor=floor, own_spread=floor / 10, sound=zero):
         region = step.region
@@ -55,3 +48,16 @@ def check_share(
         )
         if explains:
             case.open[case.rows(region)] = False
+
+
+def cell_shares(case: Case, values: np.ndarray) -> tuple[dict[Cell, np.ndarray], dict[Cell, float]]:
+    """Of each cell's open samples, the mean of `values` [N] (1, 0 or NaN) as [1], and its standard error if the cell
+    were like all together: a cell where chance put none is no surer than the others."""
+    own = {cell: values[rows[case.open[rows]]] for cell, rows in case.columns.rows_of_cell.items()}
+    own = {cell: found[np.isfinite(found)] for cell, found in own.items() if np.isfinite(found).any()}
+    overall = float(np.mean(np.concatenate(list(own.values())))) if own else 0.0
+    errors = {
+        cell: float(np.sqrt(max(overall * (1 - overall), 0.25 / len(found)) / len(found)))
+        for cell, found in own.items()
+    }
+    return {cell: np.array([found.mean()]) for cell, found in own.items()}, errors

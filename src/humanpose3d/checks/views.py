@@ -7,6 +7,7 @@ that the labels did not go through.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -29,13 +30,22 @@ class Views:
     def apart(self, world_m: np.ndarray | None = None, others_m: np.ndarray | None = None) -> np.ndarray:
         """float64 [N] metres: each row's pose (of `world_m`) from the median of the other cameras' (of `others_m`)."""
         own = self.world_m if world_m is None else world_m
-        others_m = self.world_m if others_m is None else others_m
-        apart = np.full(len(self.columns), np.nan)
-        for rows in self.moments:
-            for place, row in enumerate(rows):
-                others = median(others_m[np.delete(rows, place)], axis=0)
-                apart[row] = median(np.linalg.norm(own[row] - others, axis=-1))
-        return apart
+        others = self.of_others(self.world_m if others_m is None else others_m)
+        return median(np.linalg.norm(own - others, axis=-1), axis=1)
+
+    def of_others(self, world_m: np.ndarray) -> np.ndarray:
+        """float64 [N 12 3]: the median of the other cameras' poses of each row's moment; NaN outside the moments."""
+        others = np.full_like(world_m, np.nan)
+        for rows in self.by_count:  # [moments, cameras]
+            for place in range(rows.shape[1]):
+                others[rows[:, place]] = median(world_m[np.delete(rows, place, axis=1)], axis=1)
+        return others
+
+    @cached_property
+    def by_count(self) -> list[np.ndarray]:
+        """The moments of two cameras, of three, ... as int64 [moments, cameras]."""
+        counts = sorted({len(rows) for rows in self.moments})
+        return [np.stack([rows for rows in self.moments if len(rows) == count]) for count in counts]
 
 
 def views(case: Case) -> Views | None:
@@ -110,7 +120,7 @@ def _repairs(case: Case, seen: Views) -> list[tuple[str, np.ndarray]]:
 
 def _beside(case: Case, seen: Views) -> np.ndarray:
     """float64 [N] metres apart, once each camera's usual step from the others is taken out."""
-    others, step = of_other_cameras(seen), np.zeros((len(case.columns), 1, 3))
+    others, step = seen.of_others(seen.world_m), np.zeros((len(case.columns), 1, 3))
     for rows in case.columns.rows_of_cell.values():
         rows = rows[case.open[rows]]
         step[rows] = median(seen.world_m[rows] - others[rows], axis=(0, 1))
@@ -150,7 +160,7 @@ def _metres(distance: float) -> str:
 def _explain_lag(case: Case, seen: Views, limit: float) -> bool:
     """A camera whose labels are the other cameras' of another frame."""
     columns = case.columns
-    others = of_other_cameras(seen)
+    others = seen.of_others(seen.world_m)
 
     def apart(rows: np.ndarray, labelled: np.ndarray) -> np.ndarray:
         return median(np.linalg.norm(others[rows] - seen.world_m[labelled], axis=-1), axis=1)
@@ -187,30 +197,21 @@ def _explain_lag(case: Case, seen: Views, limit: float) -> bool:
     return True
 
 
-def of_other_cameras(seen: Views) -> np.ndarray:
-    """float64 [N 12 3]: the median of the other cameras' poses of each row's moment."""
-    others = np.full_like(seen.world_m, np.nan)
-    for rows in seen.moments:
-        for place, row in enumerate(rows):
-            others[row] = median(seen.world_m[np.delete(rows, place)], axis=0)
-    return others
-
-
 def _explain_scale(case: Case, seen: Views, apart: np.ndarray) -> bool:
     """Labels scaled about each camera: the factor by which all of a moment's views agree best."""
     columns = case.columns
     factor, left = np.full(len(columns), np.nan), np.full(len(columns), np.nan)
-    for rows in seen.moments:
+    for rows in seen.by_count:
         # world = R^T (s X - t) is linear in s: the s that makes the views' poses one, by least squares.
-        along = np.einsum("nji,nkj->nki", columns.R[rows], columns.limbs_m[rows])
-        fixed = np.einsum("nji,nj->ni", columns.R[rows], columns.t_m[rows])[:, None]
-        along_off, fixed_off = along - along.mean(0), np.broadcast_to(fixed - fixed.mean(0), along.shape)
-        known = np.isfinite(along_off)
-        if not known.any():
-            continue
-        s = float((along_off[known] * fixed_off[known]).sum() / max((along_off[known] ** 2).sum(), 1e-12))
-        factor[rows] = s
-        left[rows] = median(np.linalg.norm(s * along_off - fixed_off, axis=-1), axis=1)
+        R, limbs_m = columns.R[rows], columns.limbs_m[rows]  # [M C 3 3], [M C 12 3]
+        along = np.einsum("mcji,mckj->mcki", R, limbs_m)
+        fixed = np.einsum("mcji,mcj->mci", R, columns.t_m[rows])[:, :, None]
+        along, fixed = along - along.mean(1, keepdims=True), fixed - fixed.mean(1, keepdims=True)
+        known = np.isfinite(along)
+        with np.errstate(all="ignore"):
+            s = np.where(known, along * fixed, 0.0).sum((1, 2, 3)) / np.where(known, along**2, 0.0).sum((1, 2, 3))
+        factor[rows] = s[:, None]
+        left[rows] = median(np.linalg.norm(s[:, None, None, None] * along - fixed, axis=-1), axis=2)
     off = np.abs(factor - 1.0)
     fits = (off > VIEWS_SCALE) & (left < VIEWS_REPAIRED * apart) & (apart > VIEWS_APART_M / 4)
     votes = np.where(np.isfinite(off), np.where(fits, 1.0, -1.0), 0.0)

@@ -76,14 +76,15 @@ def build_chunks(
         raise ValueError(f"--window {window}: an odd number has the frame itself in the middle; take {window + 1}")
     source = get_source(dataset)
     images, processed, annotations = _folders(source, dataset, images_path, processed_path, annotations_path)
+    cues = source.CUES if cues == "auto" else cues
+    all_drawn = missing_images == "synthetic" and not images.is_dir()
+    if cues == "require" and not processed.is_dir() and not all_drawn:
+        raise FileNotFoundError(f"{processed} is missing; run preprocess.py on {images} first")
     if not images.is_dir() and missing_images == "error":
         raise FileNotFoundError(
             f"{images} is missing; --images-path names the folder of {dataset}'s images or videos "
             "(--missing-images synthetic does without them)"
         )
-    cues = source.CUES if cues == "auto" else cues
-    if cues == "require" and not processed.is_dir():
-        raise FileNotFoundError(f"{processed} is missing; run preprocess.py on {images} first")
     frames = partial(source.read_frames, images, annotations, subjects, frame_step, image_pattern=image_pattern)
     report = StageReport("chunker", max_bad=max_bad)
     survey = _survey(frames(told=report), images, processed)
