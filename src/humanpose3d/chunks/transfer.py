@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,7 +46,7 @@ class Piece:
         return self.raw[offset : offset + size]
 
 
-def canonical_order(extensions: Sequence[str]) -> list[str]:
+def canonical_order(extensions: Collection[str]) -> list[str]:
     """The order in which we write a sample's members."""
     return [*(each for each in SAMPLE_MEMBERS if each in extensions), *sorted(set(extensions) - set(SAMPLE_MEMBERS))]
 
