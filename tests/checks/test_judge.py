@@ -6,7 +6,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tests.checks.witnesses import CAMERAS, SUBJECTS, Change, evidence_of
 
 from humanpose3d.camera import camera_to_pixel
 from humanpose3d.checks.figures import group_figures
@@ -14,6 +13,7 @@ from humanpose3d.checks.finding import ERROR, FAULTS
 from humanpose3d.checks.judge import judge
 from humanpose3d.sample import PoseSample
 from humanpose3d.skeletons import H36M_17, MPI_17, MPI_17_LEGACY, get_skeleton
+from tests.checks.witnesses import CAMERAS, SUBJECTS, Change, evidence_of
 
 PLACES = [("S5", None), (None, "3")]  # one subject, one camera
 

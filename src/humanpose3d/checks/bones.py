@@ -171,15 +171,15 @@ def check_human(case: Case) -> None:
         share[rows] = np.where(known > 0, np.nansum(outside, -1) / np.maximum(known, 1), np.nan)
     votes = np.where(np.isfinite(share), np.where(share > 0.25, 1.0, -1.0), 0.0)
     for region in accused(case.votes(votes)):
-        rows = case.rows(region, votes > 0)
+        own = case.rows(region, votes > 0)
         case.blame(
             "bone_lengths",
             region,
-            f"{typical(share, rows):.0%} of the distances between joints are none of a human body"
-            f"{case.left_out(rows)}; look at the unit, the scale and the order of these labels",
-            rows,
+            f"{typical(share, own):.0%} of the distances between joints are none of a human body"
+            f"{case.left_out(own)}; look at the unit, the scale and the order of these labels",
+            own,
             badness=share,
-            measured=typical(share, rows),
+            measured=typical(share, own),
             expected=0.0,
             unit="share",
         )

@@ -227,13 +227,13 @@ def pick(
 
 def rows_by_skeleton(
     arrays: Sequence[np.ndarray | None], skeletons: Sequence[Skeleton | None]
-) -> list[tuple[Skeleton, list[int]]]:
+) -> list[tuple[Skeleton, np.ndarray]]:
     """The rows whose arrays [J ...] fit their skeletons, skeleton by skeleton."""
     found: dict[str, tuple[Skeleton, list[int]]] = {}
     for row, (array, skeleton) in enumerate(zip(arrays, skeletons, strict=True)):
         if array is not None and skeleton is not None and len(array) == len(skeleton):
             found.setdefault(skeleton.name, (skeleton, []))[1].append(row)
-    return list(found.values())
+    return [(skeleton, np.array(rows, dtype=np.int64)) for skeleton, rows in found.values()]
 
 
 def median(values: np.ndarray, axis: int | tuple[int, ...] | None = None) -> np.ndarray:

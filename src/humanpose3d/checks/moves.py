@@ -21,11 +21,11 @@ from humanpose3d.checks.limits import (
     PLACE_GAIN,
     PLACE_SIGMAS,
     SCALE_FLOOR,
+    SCALE_PER_MISS,
     SCALE_PLAIN,
     SCALE_SAMPLES,
     SCALE_SIGMAS,
     SCALE_SPREAD,
-    SCALE_TAKE_SPREAD,
     SHIFT_ALL,
     SHIFT_FLOOR,
     SHIFT_GAIN,
@@ -254,10 +254,12 @@ def check_scale(case: Case) -> None:
     }
     values, errors = {}, {}
     for cell, move in moves.items():
-        takes = {columns.witnesses[row].action for row in of_subject[cell[0]]}
+        rows = np.array(of_subject[cell[0]])
+        takes = {columns.witnesses[row].action for row in rows}
         values[cell] = move.amount
-        # An estimator sees a pose too large or too small from everywhere: takes, not samples, average that out.
-        errors[cell] = float(np.hypot(move.error, SCALE_TAKE_SPREAD / np.sqrt(len(takes))))
+        # What an estimator sees badly it sees too small, from everywhere: takes, not samples, average that out.
+        habit = SCALE_PER_MISS * typical(columns.miss(), rows) / np.sqrt(len(takes))
+        errors[cell] = float(np.hypot(move.error, habit))
     for step in steps(values, errors, floor=SCALE_FLOOR, own_spread=SCALE_SPREAD, least_sigmas=SCALE_SIGMAS):
         for subject, _ in step.region.cells:
             rows = np.array(of_subject[subject])

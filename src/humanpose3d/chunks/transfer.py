@@ -61,10 +61,8 @@ class Pieces:
         self._keys = table.keys
         self._offsets, self._sizes = table.offsets[:, self._columns], table.sizes[:, self._columns]
         there = self._offsets >= 0
-        self.starts = np.where(there, self._offsets, np.iinfo(np.int64).max).min(
-            1, initial=0 if not len(table) else None
-        )
-        self.starts = self.starts - BLOCK
+        big = np.iinfo(np.int64).max
+        self.starts = np.where(there, self._offsets, big).min(1, initial=big) - BLOCK
         position, plain = self.starts.copy(), np.ones(len(table), dtype=bool)
         for column in range(len(ordered)):
             has = there[:, column]
