@@ -43,12 +43,13 @@ def origins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tupl
 @pytest.fixture
 def any_drive(request, origins, tmp_path, monkeypatch) -> Iterator[Drive]:
     """One of the kind in `request.param`, with limits that suit a test."""
-    monkeypatch.setattr(rclone, "RETRY_DELAYS_S", (0.05, 0.1, 0.2))
-    monkeypatch.setattr(rclone, "OUTAGE_DELAYS_S", (0.05, 0.1, 0.2))
-    monkeypatch.setattr(rclone, "CONNECT_S", 1.0)
-    monkeypatch.setattr(rclone, "IDLE_S", 0.6)
+    # Short waits, but no shorter than a busy machine may take to answer.
+    monkeypatch.setattr(rclone, "RETRY_DELAYS_S", (0.05, 0.1, 0.2, 0.5))
+    monkeypatch.setattr(rclone, "OUTAGE_DELAYS_S", (0.05, 0.1, 0.2, 0.5))
+    monkeypatch.setattr(rclone, "CONNECT_S", 5.0)
+    monkeypatch.setattr(rclone, "IDLE_S", 2.5)
     monkeypatch.setattr(rclone, "LOW_LEVEL_RETRIES", 1)
-    monkeypatch.setattr(daemon, "CRAWL_S", 0.5)
+    monkeypatch.setattr(daemon, "CRAWL_S", 2.0)
     monkeypatch.setattr(drive, "RANGE_BYTES", 1 << 20)
     monkeypatch.setattr(drive, "LARGE_RANGE_BYTES", 1 << 20)
     port, folder = origins[request.param]

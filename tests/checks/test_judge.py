@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from humanpose3d.camera import camera_to_pixel
+from humanpose3d.checks.evidence import Evidence
 from humanpose3d.checks.figures import group_figures
 from humanpose3d.checks.finding import ERROR, FAULTS
 from humanpose3d.checks.judge import judge
 from humanpose3d.sample import PoseSample
 from humanpose3d.skeletons import H36M_17, MPI_17, MPI_17_LEGACY, get_skeleton
-from tests.checks.witnesses import CAMERAS, SUBJECTS, Change, evidence_of
+from tests.checks.witnesses import CAMERAS, FRAMES, SUBJECTS, Change, evidence_of
 
 PLACES = [("S5", None), (None, "3")]  # one subject, one camera
 
@@ -133,6 +134,20 @@ def test_every_subject_and_camera_has_its_figures() -> None:
         assert each.keypoint_px is not None and 2 < each.keypoint_px < 6
         assert each.bone_error is not None and each.bone_error < 0.001
         assert each.depth_ratio is None and each.without_depth == 1
+
+
+def test_one_hand_before_several_backgrounds_is_no_copy_but_one_file_twice_is() -> None:
+    def evidence(file_of: str) -> Evidence:
+        evidence = Evidence()
+        for sample in list(_samples_in("mpii_16"))[:FRAMES]:
+            for version in ("gs", "hom", "sample", "auto"):
+                file = file_of.format(version=version, frame=sample.frame_index)
+                same = sample.with_(key=f"{version}-{sample.key}", camera_id=version, provenance={"image_file": file})
+                evidence.add(same, image_hash=sample.frame_index)
+        return evidence
+
+    assert errors_of(evidence("{version}/{frame}.jpg")) == []
+    assert {finding.fault for finding in errors_of(evidence("{frame}.jpg"))} == {"duplicates"}
 
 
 def _samples_in(skeleton: str) -> list[PoseSample]:

@@ -150,8 +150,8 @@ def check_bone_scale(case: Case) -> None:
 
 
 def unlike_humans(joints_m: np.ndarray, skeleton: Skeleton) -> np.ndarray:
-    """float64 [..., P]: for each of HUMAN_RANGES_M that the skeleton has, 1 where [..., J 3] is outside, 0 where inside,
-    NaN where a joint is missing."""
+    """float64 [..., P]: 1 for each of HUMAN_RANGES_M (those the skeleton has) that [..., J 3] breaks, 0 for those it
+    keeps, NaN where a joint is missing."""
     points = skeleton.points
     pairs = [(ends, limits) for ends, limits in HUMAN_RANGES_M.items() if set(ends) <= set(points)]
     first = [points.index(ends[0]) for ends, _ in pairs]

@@ -21,6 +21,8 @@ def check_copies(case: Case) -> None:
         earlier, copy = columns.witnesses[first], columns.witnesses[later]
         if earlier.key == copy.key and earlier.split != copy.split:
             continue  # `find_leaks` tells
+        if _other_view(earlier, copy):
+            continue
         same = _take(earlier) != _take(copy) or _apart_m(earlier, copy) < COPY_M
         (copied if same else still)[later] = True
         first_of[later] = first
@@ -51,6 +53,16 @@ def check_copies(case: Case) -> None:
             severity=NOTE,
             explains=False,
         )
+
+
+def _other_view(first: Witness, second: Witness) -> bool:
+    """The same moment in another picture file: FreiHAND has each hand before four backgrounds."""
+    moments = [(witness.subject, witness.action, witness.frame_index) for witness in (first, second)]
+    return (
+        moments[0] == moments[1]
+        and first.camera_id != second.camera_id
+        and (not first.image_file or first.image_file != second.image_file)
+    )
 
 
 def _equal_pairs(witnesses: list[Witness]) -> list[tuple[int, int]]:

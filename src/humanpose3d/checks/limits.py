@@ -75,6 +75,7 @@ HUMAN_RANGES_M: dict[tuple[str, str], tuple[float, float]] = {
 SIDES_DIFFER = 0.015  # person sizes between the two assignments, for a sample to have an opinion: seen from the side
 # left and right nearly coincide
 JUMBLED = 4  # of HUMAN_RANGES_M that a sample breaks, before its order is in doubt though no other is known to fit
+SIDES_TELL = 0.35  # of a group's samples must have one, before the group is accused
 ORDER_BETTER = 0.06  # person sizes a joint order must fit the keypoints better by; wrong ones are 0.15 and more off
 
 # ----------------------------------------------------------------------------------- what "explained" means for 2D
@@ -103,7 +104,7 @@ SCALE_FLOOR = 0.0115  # share; subjects of sound sets (70 samples each) differ b
 SCALE_SPREAD, SCALE_SIGMAS = 0.003, 2.75
 SCALE_PER_MISS = 0.1  # share by which a take looks larger or smaller, for each person size that keypoints miss by
 SCALE_PLAIN = 0.03  # a scale that a single camera's or a small group's keypoints show
-SCALE_SAMPLES = 40  # of a subject
+SCALE_SAMPLES, SCALE_SUBJECTS = 40, 3  # of a subject, and subjects to compare
 PLACE_FLOOR_M = 0.06  # metres a take must lie beside the person; the noise of a take's mean is 0.01 to 0.02
 PLACE_SIGMAS = 5.0
 PLACE_GAIN = 0.8  # the step must leave at most this share of the miss
@@ -113,6 +114,8 @@ MODEL_BETTER = 0.93  # share of the likely model's miss that another may leave, 
 LAG_FRAMES = 12  # labelled frames either way
 LAG_PAIRS = 6  # pairs of frames that a lag must rest on
 LAG_BETTER = 0.75  # the lag leaves at most this share of the miss
+LAG_AGREEMENT = 0.6  # of the samples that tell, for a lag: a slow person's often do not
+LAG_SLIGHT, LAG_SLIGHT_SIGMAS = 0.85, 5.0  # a lag of a slow person, seen from several sides: less gain, but surer
 LAG_EXACT = 0.2  # what leaves as little as this of the miss needs no statistics
 LAG_LEAST = 0.008  # person sizes it must gain: less is a person who stands still
 LAG_SIGMAS = 3.5  # the gain against its own scatter over pairs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from humanpose3d.checks.case import Case
+from humanpose3d.checks.case import Case, typical
 from humanpose3d.checks.columns import Columns, zeroed
 from humanpose3d.checks.finding import ERROR, NOTE
 from humanpose3d.checks.limits import (
@@ -19,6 +19,7 @@ from humanpose3d.checks.limits import (
     WRONG_SHARE,
     ZEROED_SHARE,
 )
+from humanpose3d.checks.moves import best_move
 from humanpose3d.checks.regions import steps
 from humanpose3d.checks.shares import check_share
 from humanpose3d.warp import in_view
@@ -112,9 +113,11 @@ def check_wrong_person(case: Case) -> None:
         WRONG_SHARE,
         lambda mine, others: (
             f"keypoints of {mine:.0%} of the samples lie on somebody else, more than {WRONG_PERSON:.0%} of the person's"
-            f" size from the label ({others:.0%} in the corpus's other groups): labels and detections are mismatched"
+            f" size from the label ({others:.0%} in the corpus's other groups): labels and detections are mismatched;"
+            " match them anew"
         ),
         badness=miss,
+        unless=lambda rows: best_move(case, rows, "principal_point").left < 0.5 * typical(miss, rows),
     )
 
 
@@ -139,7 +142,7 @@ def check_residual(case: Case) -> None:
 
 
 def _of_one_take(case: Case, rows: np.ndarray, miss: np.ndarray) -> bool:
-    """All that is bad comes from one take, or from too few samples: estimators fail on poses, and poses are a take's."""
+    """All that is bad is of one take, or of too few samples: estimators fail on poses, and poses are a take's."""
     bad = rows[np.nan_to_num(miss[rows], nan=np.inf) > case.explained_miss()]
     return len(bad) < RESIDUAL_SAMPLES or len({case.columns.witnesses[row].action for row in bad}) < 2
 

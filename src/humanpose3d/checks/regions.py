@@ -51,11 +51,13 @@ def regions(cells: list[Cell]) -> list[Region]:
     return sorted(found.values(), key=lambda region: -len(region.cells))
 
 
-def accused(votes: Mapping[Cell, np.ndarray], *, least: float = LEAST_VOTES) -> list[Region]:
+def accused(
+    votes: Mapping[Cell, np.ndarray], *, least: float = LEAST_VOTES, agreement: float = LEAST_AGREEMENT
+) -> list[Region]:
     """Groups whose samples speak for a fault.
 
     votes: per cell, one number a sample: above 0 for the fault, below against it, 0 or NaN for no opinion; 1 is as
-    sure as one sample can be. Every accused group has at least `least` votes net and LEAST_AGREEMENT of its voters.
+    sure as one sample can be. Every accused group has at least `least` votes net and that share of its voters.
     """
     left = {cell: _Count.of(values) for cell, values in votes.items()}
     found: list[Region] = []
@@ -65,8 +67,8 @@ def accused(votes: Mapping[Cell, np.ndarray], *, least: float = LEAST_VOTES) -> 
             counts = [left[cell] for cell in region.cells]
             net = sum(count.net for count in counts)
             speaking = [count for count in counts if count.voters > 0]
-            agreement = ALL_AGREE if region.subject is None and region.camera_id is None else LEAST_AGREEMENT
-            if net < least or net <= most or not speaking or not _agree(speaking, agreement):
+            needed = ALL_AGREE if region.subject is None and region.camera_id is None else agreement
+            if net < least or net <= most or not speaking or not _agree(speaking, needed):
                 continue
             best, most = region, net
         if best is None:

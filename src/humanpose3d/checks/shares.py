@@ -23,10 +23,12 @@ def check_share(
     everywhere: bool = False,
     explains: bool = True,
     severity: Callable[[np.ndarray], str] = lambda rows: ERROR,
+    unless: Callable[[np.ndarray], bool] = lambda rows: False,
 ) -> None:
     """Accuses groups in which a share `floor` more of the samples have `values` [N] (1, 0 or NaN) than in the others.
 
-    everywhere: sound samples never have it, so that a whole corpus, or a set of one group, can be accused too.
+    everywhere: sound samples never have it, so that a whole corpus, or a set of one group, can be accused too. unless:
+    asked of the rows that have it; a group for which it holds is let go.
     """
     values = np.asarray(values, dtype=np.float64)
     means, errors = cell_shares(case, values)
@@ -34,6 +36,8 @@ def check_share(
     for step in steps(means, errors, floor=floor, own_spread=floor / 10, sound=zero):
         region = step.region
         rows = case.rows(region, np.nan_to_num(values) > 0)
+        if unless(rows):
+            continue
         case.blame(
             fault,
             region,

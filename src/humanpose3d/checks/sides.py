@@ -6,7 +6,7 @@ import numpy as np
 
 from humanpose3d.checks.case import Case, typical
 from humanpose3d.checks.columns import LIMBS, MIRRORED, Columns
-from humanpose3d.checks.limits import SIDES_DIFFER
+from humanpose3d.checks.limits import SIDES_DIFFER, SIDES_TELL
 from humanpose3d.checks.regions import accused
 
 
@@ -14,12 +14,13 @@ def check_sides(case: Case) -> None:
     """Groups in which nearly every person fits better with left and right exchanged. An estimator exchanges some."""
     columns = case.columns
     miss, exchanged = columns.miss(), columns.miss(columns.labels[:, MIRRORED])
-    votes = np.where(np.abs(miss - exchanged) > SIDES_DIFFER, np.sign(miss - exchanged), 0.0)
-    votes = np.nan_to_num(votes)
+    # Who fits neither way, on the floor or half hidden, is no witness for either.
+    tells = (np.abs(miss - exchanged) > SIDES_DIFFER) & (np.fmin(miss, exchanged) < case.explained_miss())
+    votes = np.nan_to_num(np.where(tells, np.sign(miss - exchanged), 0.0))
     for region in accused(case.votes(votes)):
         rows = case.rows(region)
-        if typical(exchanged, rows) > case.explained_miss():
-            continue  # neither way fits: something else is wrong, and chance decides between two bad fits
+        if np.mean(votes[rows] != 0) < SIDES_TELL:
+            continue  # most fit neither way: something else is wrong
         whose = {True: "the 3D labels", False: "the keypoints", None: "labels or keypoints"}[
             _is_mirrored(columns, rows)
         ]
