@@ -52,6 +52,7 @@ PLANTED_IN = ("human36m", "mpi_inf_3dhp")
 APART = ("human36m", "mpii")  # images/ and annotations/ in a folder each
 TAKE_FRAMES, MORE_FRAMES = 16, 10  # of each take and camera in a set; filmed beyond them, for labels of later frames
 QUICK_FRAMES = 10, 3
+CLEAN_FRAMES = {"mpii": 70, "freihand": 48, "threedpw": 40}  # of each split or sequence, for at least 200 samples
 CHUNK_SIZE = 120
 
 
@@ -106,7 +107,7 @@ def _film_people(out: Path, corpus: str, seed: int, frames: int) -> list[str]:
     """Three of the corpus's people through four cameras in two takes, for a corpus to plant in; else what the studio
     writes of itself. The names of the subjects."""
     if corpus not in PLANTED_IN:
-        write_corpus(corpus=corpus, out=out, seed=seed)
+        write_corpus(corpus=corpus, out=out, seed=seed, frames_per_take=CLEAN_FRAMES[corpus])
         return list(import_module(f"humanpose3d.studio.{corpus}").SUBJECTS)
     rng = np.random.default_rng(seed)
     known = SUBJECTS if corpus == "human36m" else TRAIN_SUBJECTS
@@ -703,7 +704,7 @@ def _cells(subject: str | None, camera_id: str | None, cells: Iterable[tuple[str
 def examine(folder: Path, temp: Path) -> list[dict[str, Any]]:
     """The doctor's findings on a set."""
     with contextlib.redirect_stdout(io.StringIO()):
-        report = inspect_chunks(str(folder), report=None, samples=20_000, all=False, temp_dir=temp)
+        report = inspect_chunks(str(folder), report=None, max_samples=20_000, all=False, temp_dir=temp)
     return report.facts["findings"]
 
 

@@ -356,7 +356,7 @@ class InspectConfig(Command):
     """Folder or remote:path of chunks, or of train/ and test/ (then also what stands on both sides of the split)."""
     report: Path | None = None
     """Folder for index.html (with pictures of the worst samples) and inspect_report.json (for machines)."""
-    samples: Count = 20_000
+    max_samples: Count = 20_000
     """How many samples are read, about; spread over all takes."""
     all: Switch = False
     """Read all of them."""

@@ -57,7 +57,9 @@ def test_without_report_nothing_is_written(sets, tmp_path, monkeypatch, capsys):
 
 
 def test_the_json_holds_findings_figures_and_thresholds(sets, tmp_path, capsys):
-    stage = inspect_chunks(str(sets / "wrong"), report=tmp_path, samples=1000, all=False, temp_dir=tmp_path / "temp")
+    stage = inspect_chunks(
+        str(sets / "wrong"), report=tmp_path, max_samples=1000, all=False, temp_dir=tmp_path / "temp"
+    )
     told = json.loads((tmp_path / "inspect_report.json").read_text())
     assert told["stage"] == "inspect"
     assert told["faults"] == stage.faults
@@ -71,7 +73,7 @@ def test_the_json_holds_findings_figures_and_thresholds(sets, tmp_path, capsys):
 
 
 def test_the_page_holds_the_finding_and_its_pictures_and_asks_nothing_of_the_network(sets, tmp_path, capsys):
-    inspect_chunks(str(sets / "wrong"), report=tmp_path, samples=1000, all=False, temp_dir=tmp_path / "temp")
+    inspect_chunks(str(sets / "wrong"), report=tmp_path, max_samples=1000, all=False, temp_dir=tmp_path / "temp")
     page = (tmp_path / "index.html").read_text()
     assert "sides_swapped" in page and "S9" in page
     sources = re.findall(r"""(?:src|href|action|data)\s*=\s*["']([^"']*)""", page)
@@ -82,7 +84,7 @@ def test_the_page_holds_the_finding_and_its_pictures_and_asks_nothing_of_the_net
 
 
 def test_the_page_of_a_sound_set_shows_its_least_fitting_samples(sets, tmp_path, capsys):
-    inspect_chunks(str(sets / "sound"), report=tmp_path, samples=1000, all=False, temp_dir=tmp_path / "temp")
+    inspect_chunks(str(sets / "sound"), report=tmp_path, max_samples=1000, all=False, temp_dir=tmp_path / "temp")
     page = (tmp_path / "index.html").read_text()
     assert "No fault found" in page
     assert page.count("<figure>") == 6  # one of each subject and camera

@@ -28,7 +28,7 @@ PICTURES_OF_A_FINDING = 4
 PICTURES_OF_A_CLEAN_SET = 8
 
 
-def inspect_chunks(location: str, *, report: Path | None, samples: int, all: bool, temp_dir: Path) -> StageReport:
+def inspect_chunks(location: str, *, report: Path | None, max_samples: int, all: bool, temp_dir: Path) -> StageReport:
     """Fields as in InspectConfig. Prints the table; the findings are the returned report's faults and notes.
 
     ValueError, FileNotFoundError: there is no whole set of chunks to look at.
@@ -36,7 +36,7 @@ def inspect_chunks(location: str, *, report: Path | None, samples: int, all: boo
     stage = StageReport("inspect", max_bad=1.0)
     if report is not None:
         make_folder(report)
-    heard = read_evidence(location, samples=samples, all=all, temp_dir=temp_dir)
+    heard = read_evidence(location, samples=max_samples, all=all, temp_dir=temp_dir)
     findings = all_findings(heard)
     groups = group_figures(heard.evidence)
     rows = make_rows(groups, findings)
