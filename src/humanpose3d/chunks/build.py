@@ -40,7 +40,7 @@ from humanpose3d.sources import get_source
 REPORT = "chunker_report.json"
 FRAMES_PER_TASK = 8  # handed to a worker at once
 TASKS_AHEAD = 4  # per worker: what bounds the memory
-LOOKED_OVER_PER_TAKE, LOOKED_OVER = 40, 20_000  # samples kept for the light inspection, of 2 kB each
+LOOKED_OVER_PER_TAKE, LOOKED_OVER_PER_CAMERA = 16, 128  # samples of a subject kept for the light inspection, 2 kB each
 FOLDERS_NAMED = 3  # of those that miss images
 
 
@@ -236,18 +236,21 @@ class _LightInspection:
     def __init__(self) -> None:
         self.evidence = Evidence()
         self._of_take: Counter[tuple[str, str, str, bool]] = Counter()
+        self._of_camera: Counter[tuple[str, str, bool]] = Counter()
 
     def add(self, sample: PoseSample, *, matched: bool) -> None:
         take = (sample.subject, sample.action, sample.camera_id, matched)
-        if self._of_take[take] < LOOKED_OVER_PER_TAKE and self._of_take.total() < LOOKED_OVER:
+        camera = (sample.subject, sample.camera_id, matched)
+        if self._of_take[take] < LOOKED_OVER_PER_TAKE and self._of_camera[camera] < LOOKED_OVER_PER_CAMERA:
             self._of_take[take] += 1
+            self._of_camera[camera] += 1
             self.evidence.add(sample, matched=matched)
 
     def judge(self, report: StageReport) -> None:
         """Puts what is wrong into the report."""
         findings = judge(self.evidence)
         report.facts["inspection"] = {
-            "samples": self._of_take.total(),
+            "samples": len(self.evidence),
             "findings": [asdict(finding) for finding in findings],
         }
         for finding in findings:
