@@ -22,6 +22,11 @@ Range = tuple[float, float]
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]  # --no-depth, without a --no-no-depth beside it
 
 
+def _copy_workers() -> int:
+    """Threads that move samples: the disk is the limit beyond a few."""
+    return max(2, min(os.cpu_count() or 2, 4))
+
+
 def _cpu_workers() -> int:
     """Decoding processes: every core but the one that trains, at most 8."""
     return max(1, min((os.cpu_count() or 2) - 1, 8))
@@ -147,6 +152,8 @@ class SplitConfig(Command):
     """Where new chunks wait for their upload."""
     compress: Compress = "none"
     """gz writes .tar.gz."""
+    workers: Annotated[Count, arg(aliases=["--num-workers"])] = _copy_workers()
+    """Threads that read, check and write samples."""
     max_bad: Share = 0.01
     """Share of invalid samples above which the exit code is 1."""
 
@@ -174,6 +181,8 @@ class RechunkConfig(Command):
     """gz writes .tar.gz."""
     temp_dir: Path = Path("./dataset_cache/rechunk")
     """Where remote and .tar.gz chunks are copied to while needed, and new ones wait for their upload."""
+    workers: Annotated[Count, arg(aliases=["--num-workers"])] = _copy_workers()
+    """Threads that read, check and write samples."""
     max_bad: Share = 0.01
     """Share of invalid samples above which the exit code is 1."""
 

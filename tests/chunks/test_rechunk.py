@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from humanpose3d.chunks import rechunk as rechunk_module
+from humanpose3d.chunks import transfer
 from humanpose3d.chunks.codec import encode_sample
 from humanpose3d.chunks.layout import read_index
 from humanpose3d.chunks.rechunk import global_order, rechunk
@@ -24,7 +25,7 @@ from tests.chunks.test_split import split
 def shuffle(tmp_path: Path, source: str | Path, target: str | Path, **changes: Any) -> StageReport:
     settings: dict[str, Any] = {
         "chunk_size": 7, "seed": 42, "shuffle": True, "keep_extracted_originals": False, "compress": "none",
-        "temp_dir": tmp_path / "temp", "max_bad": 0.01,
+        "temp_dir": tmp_path / "temp", "workers": 2, "max_bad": 0.01,
     }  # fmt: skip
     return rechunk(input_dir=str(source), output_dir=str(target), **(settings | changes))
 
@@ -89,6 +90,7 @@ def test_a_rechunk_killed_anywhere_ends_with_the_same_bytes(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
 ) -> None:
     shuffle(tmp_path, source, tmp_path / "whole")
+    monkeypatch.setattr(transfer, "STRETCH_SAMPLES", 3)
     check, checked = rechunk_module.check_sample, []
 
     def cut(key: str, members: dict[str, bytes]) -> dict[str, Any]:
@@ -179,13 +181,13 @@ def test_a_report_of_a_resumed_run_names_what_the_first_one_left_out(
     whole = shuffle(tmp_path, tmp_path / "chunks", tmp_path / "whole", chunk_size=1)
     take, taken = rechunk_module._Samples.take, []
 
-    def cut(samples: Any, numbers: list[int]) -> list[Any]:
+    def cut(samples: Any, numbers: list[int], arena: Any) -> list[Any]:
         taken.extend(numbers)
         if len(taken) >= 12:
             raise KeyboardInterrupt
-        return take(samples, numbers)
+        return take(samples, numbers, arena)
 
-    monkeypatch.setattr(rechunk_module, "SAMPLES_PER_TASK", 1)
+    monkeypatch.setattr(transfer, "STRETCH_SAMPLES", 1)
     with monkeypatch.context() as patched:
         patched.setattr(rechunk_module._Samples, "take", cut)
         with pytest.raises(KeyboardInterrupt):

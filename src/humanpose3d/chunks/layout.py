@@ -232,8 +232,7 @@ class SetFacts:
         skeleton = _same(key, "skeleton", self.skeleton, meta)
         keypoint_skeleton = _same(key, "keypoint_skeleton", self.keypoint_skeleton, meta)
         self.skeleton, self.keypoint_skeleton = skeleton, keypoint_skeleton
-        for extension in extensions:
-            self.members[extension] += 1
+        self.members.update(tuple(extensions))
         provenance = meta.get("provenance")
         if isinstance(provenance, dict) and "estimators" in provenance and provenance["estimators"] != self._last:
             self._last = provenance["estimators"]

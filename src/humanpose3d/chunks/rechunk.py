@@ -6,11 +6,12 @@ and the tables of offsets (about 100 bytes a sample).
 
 from __future__ import annotations
 
-import hashlib
 import shutil
-from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,8 @@ import numpy as np
 from humanpose3d.chunks.codec import BadSample, check_sample
 from humanpose3d.chunks.layout import ChunkEntry, ChunkIndex, has_chunks, read_index
 from humanpose3d.chunks.read import fetch_chunk, is_compressed, open_indexed, verify_chunk
-from humanpose3d.chunks.transfer import SAMPLES_PER_TASK, TASKS_AHEAD, SourceChunk, Taken
+from humanpose3d.chunks.transfer import Arena, SourceChunk, Taken, in_turns, stretches, take
 from humanpose3d.chunks.write import ChunkSetWriter, job_folder, refuse_same_place, report_state, restore_report
-from humanpose3d.images import ahead, batches
 from humanpose3d.remotes import LocalStore, Store, open_store
 from humanpose3d.reports import StageReport, progress
 
@@ -28,6 +28,7 @@ REPORT = "rechunk_report.json"
 PARTS = ("train", "val", "test")  # of a parent that is mirrored
 EXTRACTED = "extracted"
 OPEN_AT_MOST = 256  # chunks; a process may open 1024 files
+SLAB = 1 << 16  # numbers of the order that are Python's at a time
 
 
 def rechunk(
@@ -40,6 +41,7 @@ def rechunk(
     keep_extracted_originals: bool,
     compress: str,
     temp_dir: Path,
+    workers: int,
     max_bad: float,
 ) -> StageReport:
     """Fields as in RechunkConfig. Cut off, it goes on after the last whole chunk and ends with the same bytes.
@@ -55,6 +57,7 @@ def rechunk(
         of_part = _rechunk_part(
             source.child(part) if part else source, target.child(part) if part else target, chunk_size=chunk_size,
             seed=seed if shuffle else None, keep=keep_extracted_originals, compress=compress, temp_dir=temp_dir,
+            workers=workers,
         )  # fmt: skip
         _merge(report, of_part, part)
     report.facts["output"] = target.location
@@ -89,6 +92,7 @@ def _rechunk_part(
     keep: bool,
     compress: str,
     temp_dir: Path,
+    workers: int,
 ) -> StageReport:
     index = read_index(source)
     report = StageReport("rechunk", inputs=index.samples)
@@ -105,7 +109,7 @@ def _rechunk_part(
         if writer.index is None:
             samples = _Samples(_bring(source, index, temporary / "chunks", verify=writer.position > 0))
             extracted = target.child(EXTRACTED) if keep else None
-            _write_all(writer, samples, _order(index.samples, seed), report, extracted)
+            _write_all(writer, samples, _order(index.samples, seed), report, extracted, workers)
             try:
                 samples.verify()
             except ValueError:
@@ -129,15 +133,22 @@ def global_order(count: int, seed: int) -> np.ndarray:
 
 
 def _write_all(
-    writer: ChunkSetWriter, samples: _Samples, order: np.ndarray, report: StageReport, extracted: Store | None
+    writer: ChunkSetWriter,
+    samples: _Samples,
+    order: np.ndarray,
+    report: StageReport,
+    extracted: Store | None,
+    threads: int,
 ) -> None:
     repeated = samples.repeated_keys()
-    first = writer.position
-    with progress("rechunk", len(order)) as bar, ThreadPoolExecutor(1) as pool:
-        bar.advance(first)
-        tasks = batches(order[first:].tolist(), SAMPLES_PER_TASK)
-        ready = chain.from_iterable(ahead(pool, samples.take, tasks, TASKS_AHEAD))
-        for position, (number, taken) in enumerate(ready, start=first):
+    positions = count(writer.position)
+
+    def read(numbers: list[int], arena: Arena) -> tuple[list[int], list[Taken]]:
+        return numbers, samples.take(numbers, arena)
+
+    def write(read: tuple[list[int], list[Taken]]) -> None:
+        for number, taken in zip(*read, strict=True):
+            position = next(positions)
             try:
                 if number in repeated:
                     raise BadSample(taken.key, "its key is used twice")
@@ -149,7 +160,12 @@ def _write_all(
                 writer.take_over(position, taken)
             except BadSample as bad:
                 report.skip(bad.key, bad.reason)
-            bar.advance()
+        writer.flush()
+        bar.advance(len(read[0]))
+
+    with progress("rechunk", len(order)) as bar:
+        bar.advance(writer.position)
+        in_turns(threads, samples.stretches(order[writer.position :]), read, write)
 
 
 def _bring(source: Store, index: ChunkIndex, folder: Path, *, verify: bool) -> list[SourceChunk]:
@@ -195,25 +211,49 @@ def _refuse_without_room(folder: Path, needed: int) -> None:
 
 
 class _Samples:
-    """All samples of some chunks under one number, a bounded number of files open."""
+    """All samples of some chunks under one number, a bounded number of files open. Threads may take them."""
 
     def __init__(self, sources: list[SourceChunk]) -> None:
         self._sources = sources
         self._ends = np.cumsum([len(source.chunk) for source in sources])
+        self._bytes = np.concatenate([source.pieces.lengths for source in sources]) if sources else np.empty(0, int)
         self._used: OrderedDict[int, None] = OrderedDict()  # chunks with an open file, the longest unused first
+        self._in_hand: Counter[int] = Counter()  # chunks that threads are reading
+        self._lock = threading.Lock()
 
-    def take(self, numbers: list[int]) -> list[tuple[int, Taken]]:
-        """These samples, read and checked."""
-        return [(number, self._take(number)) for number in numbers]
+    def stretches(self, order: np.ndarray) -> Iterator[list[int]]:
+        """Numbers in that order, as many at a time as a thread is to take."""
+        slabs = (order[first : first + SLAB].tolist() for first in range(0, len(order), SLAB))
+        return stretches(chain.from_iterable(slabs), self._bytes)
 
-    def _take(self, number: int) -> Taken:
-        place = int(np.searchsorted(self._ends, number, side="right"))
-        self._used[place] = None
-        self._used.move_to_end(place)
-        if len(self._used) > OPEN_AT_MOST:
-            self._sources[self._used.popitem(last=False)[0]].chunk.close()
-        first = int(self._ends[place - 1]) if place else 0
-        return self._sources[place].take(number - first, check_sample)
+    def take(self, numbers: list[int], arena: Arena) -> list[Taken]:
+        """These samples, read and checked; they lie in the arena."""
+        chunks = np.searchsorted(self._ends, numbers, side="right")
+        firsts = np.where(chunks > 0, self._ends[chunks - 1], 0)
+        places = [
+            (self._sources[chunk], number - first)
+            for chunk, first, number in zip(chunks.tolist(), firsts.tolist(), numbers, strict=True)
+        ]
+        with self._opened(set(chunks.tolist())):
+            return take(places, arena, check_sample)
+
+    @contextmanager
+    def _opened(self, chunks: set[int]) -> Iterator[None]:
+        """Those chunks may be read meanwhile; others, the longest unused, are closed to make room for them."""
+        with self._lock:
+            self._in_hand.update(chunks)
+            for chunk in chunks:
+                self._used[chunk] = None
+                self._used.move_to_end(chunk)
+            spare = [chunk for chunk in self._used if not self._in_hand[chunk]]
+            for chunk in spare[: max(len(self._used) - OPEN_AT_MOST, 0)]:
+                self._sources[chunk].chunk.close()
+                del self._used[chunk]
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._in_hand.subtract(chunks)
 
     def verify(self) -> None:
         """ValueError where a chunk was not what the index says. All samples must have been taken."""
@@ -222,13 +262,8 @@ class _Samples:
 
     def repeated_keys(self) -> frozenset[int]:
         """The numbers of samples whose key an earlier one has: side by side in a chunk the two would become one."""
-        digests = np.array(
-            [
-                int.from_bytes(hashlib.blake2b(bytes(key), digest_size=8).digest(), "big")
-                for source in self._sources
-                for key in source.chunk.table.keys
-            ],
-            dtype=np.uint64,
+        hashes = np.concatenate(
+            [np.fromiter(map(hash, source.chunk.table.keys.tolist()), np.int64) for source in self._sources]
         )
-        _, first = np.unique(digests, return_index=True)
-        return frozenset(np.setdiff1d(np.arange(len(digests)), first).tolist())
+        _, first = np.unique(hashes, return_index=True)
+        return frozenset(np.setdiff1d(np.arange(len(hashes)), first).tolist())
