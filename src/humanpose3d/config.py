@@ -180,7 +180,8 @@ class RechunkConfig(Command):
     compress: Compress = "none"
     """gz writes .tar.gz."""
     temp_dir: Path = Path("./dataset_cache/rechunk")
-    """Where remote and .tar.gz chunks are copied to while needed, and new ones wait for their upload."""
+    """Where remote and .tar.gz chunks are copied to while needed, and new ones wait for their upload. With less room
+    than they take, the chunks are fetched in several passes."""
     workers: Annotated[Count, arg(aliases=["--num-workers"])] = _copy_workers()
     """Threads that read, check and write samples."""
     max_bad: Share = 0.01

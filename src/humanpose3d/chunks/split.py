@@ -144,7 +144,7 @@ def _split_chunk(
         for writer in writers.values():
             writer.flush()
 
-    in_turns(threads, stretches(numbers, source.pieces.lengths), read, write)
+    in_turns(threads, stretches(numbers, source.pieces.lengths.item), read, write)
     try:
         source.verify()
     except ValueError:

@@ -148,6 +148,12 @@ class Taken(NamedTuple):
     meta: dict[str, Any]  # as `check_sample` gives it
     fault: BadSample | None  # why it is left out
 
+    @property
+    def extensions(self) -> list[str]:
+        if isinstance(self.content, Piece):
+            return [extension for extension, _, _ in self.content.parts]
+        return list(self.content)
+
     def members(self) -> dict[str, bytes]:
         return self.content.members() if isinstance(self.content, Piece) else self.content
 
@@ -250,13 +256,13 @@ def _taken(source: SourceChunk, index: int, memory: bytearray, at: int, is_whole
 # --- several threads --------------------------------------------------------------------------------------------------
 
 
-def stretches(numbers: Iterable[int], sizes: Sequence[int] | np.ndarray) -> Iterator[list[int]]:
-    """Numbers of samples, cut into what a thread takes at a time. sizes: bytes of each sample, by number."""
+def stretches(numbers: Iterable[int], size_of: Callable[[int], int]) -> Iterator[list[int]]:
+    """Numbers of samples, cut into what a thread takes at a time. size_of: number -> bytes of the sample."""
     some: list[int] = []
     total = 0
     for number in numbers:
         some.append(number)
-        total += int(sizes[number])
+        total += size_of(number)
         if total >= STRETCH_BYTES or len(some) == STRETCH_SAMPLES:
             yield some
             some, total = [], 0

@@ -73,7 +73,7 @@ class ChunkSetWriter:
         self.index: ChunkIndex | None = None
         self._staging, self._ask_state = staging, state
         self._facts, self._entries = SetFacts(), list[ChunkEntry]()
-        self._open: _ChunkWriter | None = None
+        self._open: ChunkFileWriter | None = None
         with self._explained():
             self._start()
 
@@ -97,12 +97,9 @@ class ChunkSetWriter:
     def take_over(self, position: int, taken: Taken) -> None:
         """Appends a sample of another chunk: in one piece, where it lies there as we would write it. That piece's
         memory must stay as it is until `flush`."""
-        if not isinstance(taken.content, Piece):
-            return self.write(position, taken.key, taken.content, taken.meta)
         try:
-            extensions = [extension for extension, _, _ in taken.content.parts]
-            chunk, subject = self._place_for(position, taken.key, extensions, taken.meta)
-            chunk.write_piece(taken.key, taken.content, subject)
+            chunk, subject = self._place_for(position, taken.key, taken.extensions, taken.meta)
+            chunk.take_over(taken, subject)
             self._finish_if_full(position)
         except OSError:
             with self._explained():
@@ -116,7 +113,7 @@ class ChunkSetWriter:
 
     def _place_for(
         self, position: int, key: str, extensions: Collection[str], meta: Mapping[str, Any]
-    ) -> tuple[_ChunkWriter, str]:
+    ) -> tuple[ChunkFileWriter, str]:
         """The chunk that takes the sample, and the sample's subject. BadSample."""
         assert self.wants(position)
         chunk = self._open or self._next_chunk()
@@ -212,11 +209,11 @@ class ChunkSetWriter:
             )
         self.index, self.state = index, index.provenance.get("report")
 
-    def _next_chunk(self) -> _ChunkWriter:
+    def _next_chunk(self) -> ChunkFileWriter:
         file = chunk_file(self.prefix, len(self._entries), self.compress)
         local = isinstance(self.store, LocalStore)
         path = self.store.local_path(f".{file}{PART}") if local else self._staging / f".{file}{PART}"
-        self._open = _ChunkWriter(path, file, len(self._entries), self.compress)
+        self._open = ChunkFileWriter(path, file, len(self._entries), self.compress)
         return self._open
 
     def _finish_chunk(self, position: int | None) -> None:
@@ -280,7 +277,7 @@ class ChunkSetWriter:
             ) from error
 
 
-class _ChunkWriter:
+class ChunkFileWriter:
     """One tar being written under a temporary name, its length and checksum counted on the way.
 
     Byte for byte what `webdataset.TarWriter` writes, without its stream of 10 kB pieces, which costs several times as
@@ -322,7 +319,11 @@ class _ChunkWriter:
         self._keys.add(key)
         self.subjects[subject] += 1
 
-    def write_piece(self, key: str, piece: Piece, subject: str) -> None:
+    def take_over(self, taken: Taken, subject: str) -> None:
+        """A sample of another tar; the memory of a piece must stay as it is until `flush`."""
+        if not isinstance(taken.content, Piece):
+            return self.write(taken.key, taken.content, subject)
+        key, piece = taken.key, taken.content
         self._rows.add_sample(key, piece.parts, self._offset)
         self._append(piece.raw)
         self._keys.add(key)
