@@ -100,7 +100,7 @@ def _members(number: int, side: int = 512) -> dict[str, bytes]:
 
 
 def make_own(folder: Path, data: Path) -> None:
-    """The same frames as the chunker writes them: cropped to the person, 320 px, quality 95, depth at half the side."""
+    """The same frames as the chunker writes them: cropped to the person, 320 px, quality 90, depth at half the side."""
     keys = sorted(path.name[:-4] for path in (data / "files").glob("*.jpg"))
     with _writer(folder, SHARD) as writer:
         for number, key in enumerate(keys):

@@ -109,7 +109,7 @@ class ChunkConfig(Command):
     """Room left around the person's box on each side, as a share of its longer side."""
     depth_scale: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
     """Side of the stored depth map against the image's."""
-    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 95
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 90
     """Quality of the crops' JPEGs."""
     image_pattern: str | None = None
     """Where the images lie, if neither as in 3DMPPE nor under the official videos' names:

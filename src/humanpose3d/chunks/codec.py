@@ -25,7 +25,7 @@ from humanpose3d.skeletons import SKELETONS
 META = "meta.json"
 MEMBER_OF_FIELD = {"image": "image.jpg", "depth_m": "depth.png", "keypoint_window": "window.npy"}
 SAMPLE_MEMBERS = (*MEMBER_OF_FIELD.values(), META)  # in the order they are written
-JPEG_QUALITY = 95
+JPEG_QUALITY = 90
 LONGEST_NAME = 99  # bytes of `<key>.<extension>` that fit a USTAR header's name
 
 _KEY = re.compile(r"[A-Za-z0-9_+=@-]+")
