@@ -418,7 +418,7 @@ def test_sets_that_cannot_be_mixed_are_refused(sets):
      "=data:1", "mp ii=data:1", "mpii=:1", "mpii=drive:mpii/shuffled"],
 )  # fmt: skip
 def test_a_bad_item_of_a_mix_is_named_with_an_example(item):
-    with pytest.raises(ValueError, match="is not NAME=ROOT:WEIGHT; an example: --mix mpii=") as refused:
+    with pytest.raises(ValueError, match="is not NAME=ROOT:WEIGHT; an example: --mix h36m=") as refused:
         parse_mix(["good=data:1", item])
     assert f"'{item}'" in str(refused.value) and "\n" not in str(refused.value)
 

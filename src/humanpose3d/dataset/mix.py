@@ -84,7 +84,7 @@ def parse_mix(items: Sequence[str]) -> list[MixItem]:
         weight = None if match is None else _number(match["weight"])
         if match is None or weight is None:
             raise ValueError(
-                f"--mix '{item}' is not NAME=ROOT:WEIGHT; an example: --mix mpii=data/mpii:0.4 h36m=d:h36m:0.6"
+                f"--mix '{item}' is not NAME=ROOT:WEIGHT; an example: --mix h36m=drive:h36m:0.8 studio=data/studio:0.2"
             )
         if match["name"] in found:
             raise ValueError(f"--mix '{item}': the name {match['name']} is taken by {found[match['name']].root}")
