@@ -511,7 +511,7 @@ def run_plan(data: Path, name: str) -> dict[str, float]:
     source = StreamingChunkedDataset(data / name)
     order = BatchOrder(source.make_order(), global_batch=1024, drop_last=True)
     for batch in (0, order.batches - 1):
-        for slot in order.slots(batch, 3, 64):
+        for slot in order.slots(7, batch, 3, 64):
             order.order.place(7, slot.group, slot.offset)
     seconds = time.perf_counter() - started
     return {"samples": len(source), "seconds": seconds, "bytes": _private_bytes([os.getpid()]) - before}

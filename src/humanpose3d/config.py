@@ -237,10 +237,15 @@ class TrainConfig(Command):
     Example: main.py --chunks-dir myonedrive:h36m/shuffled --model-type cnn --cache-dir /scratch/cache --device cuda
     """
 
-    chunks_dir: str
-    """ROOT: a folder or remote:path with train/ and test/ (or val/), or one folder of chunks beside --val-dir."""
+    chunks_dir: str | None = None
+    """ROOT: a folder or remote:path with train/ and test/ (or val/), or one folder of chunks beside --val-dir. Needed
+    unless --mix says what to train on; beside --mix only its val/ or test/ is read."""
+    mix: tuple[str, ...] = ()
+    """Train on several sets of the same skeletons, each drawn from by its weight: NAME=ROOT:WEIGHT ..., such as
+    h36m=drive:h36m:0.8 studio=data/studio:0.2. ROOT has train/, or is a folder of chunks. Validation: --val-dir, else
+    val/ or test/ of --chunks-dir, else of the first set that has one. An epoch is as many batches as all sets fill."""
     train_chunks: tuple[int, ...] = ()
-    """Chunk numbers to train on; none means all."""
+    """Chunk numbers to train on; none means all. Not with --mix, whose sets each count their own."""
     val_chunks: tuple[int, ...] = ()
     """Chunk numbers to validate on; none means all."""
     val_dir: str | None = None

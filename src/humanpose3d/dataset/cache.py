@@ -212,27 +212,30 @@ class ChunkCache:
                 continue  # alive
 
 
+Wish = tuple[ChunkCache, ChunkEntry]
+
+
 class Prefetcher:
     """Threads that bring chunks into a cache ahead of the reader, in the order it will need them."""
 
-    def __init__(self, cache: ChunkCache, threads: int = PREFETCH_THREADS) -> None:
-        self._cache = cache
-        self._wanted: deque[ChunkEntry] = deque()
+    def __init__(self, max_bytes: int, threads: int = PREFETCH_THREADS) -> None:
+        self._max_bytes = max_bytes
+        self._wanted: deque[Wish] = deque()
         self._changed = threading.Condition()
         self._is_closed = False
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(threads)]
         for thread in self._threads:
             thread.start()
 
-    def want(self, entries: Iterable[ChunkEntry]) -> None:
+    def want(self, wishes: Iterable[Wish]) -> None:
         """The chunks needed next, soonest first; as many as fit into the cache. Replaces earlier wishes."""
-        room = self._cache.max_bytes
-        wanted: deque[ChunkEntry] = deque()
-        for entry in entries:
+        room = self._max_bytes
+        wanted: deque[Wish] = deque()
+        for cache, entry in wishes:
             room -= entry.bytes * (PACKED_ROOM if is_compressed(entry.file) else 1)
             if room < 0:
                 break
-            wanted.append(entry)
+            wanted.append((cache, entry))
         with self._changed:
             self._wanted = wanted
             self._changed.notify_all()
@@ -244,13 +247,14 @@ class Prefetcher:
             self._changed.notify_all()
 
     def _work(self) -> None:
-        while (entry := self._next()) is not None:
+        while (wish := self._next()) is not None:
+            cache, entry = wish
             try:
-                self._cache.fetch_ahead(entry)
+                cache.fetch_ahead(entry)
             except (BrokenChunk, OSError):
                 continue  # the reader meets it too, and is the one who names and counts it
 
-    def _next(self) -> ChunkEntry | None:
+    def _next(self) -> Wish | None:
         with self._changed:
             while not self._wanted and not self._is_closed:
                 self._changed.wait()
