@@ -21,6 +21,7 @@ MOST_NEIGHBOURS = 0.05  # samples with a neighbouring frame, beyond those of a p
 MOST_CORRELATION = 0.2  # of the pose with the next stored one
 FILM_NEIGHBOURS = 0.5  # of the samples are followed by a neighbouring frame: stored as it was filmed
 FILM_CORRELATION = 0.8
+LEAST_ROOM = 0.1  # where nearly all have a neighbour in a perfect shuffle too, one more or less tells nothing
 CHANCE = 4.0
 
 
@@ -58,14 +59,17 @@ class Rate:
     @property
     def excess(self) -> float:
         """Beyond the expected, as a share of what there is room for."""
-        room = 1.0 - self.expected
-        return (self.measured - self.expected) / room if room > 1e-9 else 0.0
+        return (self.measured - self.expected) / self._room
 
     @property
     def chance(self) -> float:
         """The excess's standard deviation in a perfect shuffle. Neighbours come in twos, hence the 2."""
-        room = max(1.0 - self.expected, 1e-9)
-        return float(np.sqrt(2.0 * self.expected / (room * max(self.number, 1))))
+        variance = 2.0 * self.expected * (1.0 - self.expected) / max(self.number, 1)
+        return float(np.sqrt(max(variance, 0.0))) / self._room
+
+    @property
+    def _room(self) -> float:
+        return max(1.0 - self.expected, LEAST_ROOM)
 
     @property
     def text(self) -> str:

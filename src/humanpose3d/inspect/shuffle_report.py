@@ -45,9 +45,8 @@ class Folder:
     def verdict(self) -> str:
         if self.figures is None:
             return "cannot be read"
-        if self.figures.verdict == SHUFFLED:
-            return SHUFFLED
-        return self.figures.verdict + (f": {REMEDY}" if self.trains else " (only training needs more)")
+        excused = self.figures.verdict != SHUFFLED and not self.trains
+        return self.figures.verdict + (" (only training needs more)" if excused else "")
 
     @property
     def fault(self) -> str | None:
@@ -207,8 +206,8 @@ def _column(folder: Folder) -> dict[str, str]:
         "batches": NONE,
         "subjects in a batch": NONE,
         "takes in a batch": NONE,
-        "with a neighbouring frame in the batch": NONE,
-        "followed by a neighbouring frame": NONE,
+        "neighbouring frame in the batch": NONE,
+        "neighbouring frame stored next": NONE,
         "pose and the next one": NONE,
     }
     if figures is not None:
@@ -219,11 +218,11 @@ def _column(folder: Folder) -> dict[str, str]:
             "batches": f"{some}{of:,}, {figures.batch_size} samples each",
             "subjects in a batch": figures.subjects.text,
             "takes in a batch": figures.takes.text,
-            "with a neighbouring frame in the batch": figures.in_batch.text,
-            "followed by a neighbouring frame": figures.in_store.text,
+            "neighbouring frame in the batch": figures.in_batch.text,
+            "neighbouring frame stored next": figures.in_store.text,
             "pose and the next one": NONE if correlation is None else f"{correlation:.2f}",
         }
-    return {**column, "verdict": folder.verdict}
+    return {**column, "verdict": folder.verdict + (f": {REMEDY}" if folder.fault else "")}
 
 
 def _text(table: Sequence[Sequence[str]]) -> str:
@@ -258,6 +257,7 @@ def _told(folder: Folder) -> dict[str, Any]:
 
 def _limits() -> dict[str, float]:
     names = (
-        "NEAR_S", "LEAST_SHARE", "MOST_NEIGHBOURS", "MOST_CORRELATION", "FILM_NEIGHBOURS", "FILM_CORRELATION", "CHANCE",
+        "NEAR_S", "LEAST_SHARE", "MOST_NEIGHBOURS", "MOST_CORRELATION", "FILM_NEIGHBOURS", "FILM_CORRELATION",
+        "LEAST_ROOM", "CHANCE",
     )  # fmt: skip
     return {name.lower(): getattr(shuffle, name) for name in names}
