@@ -375,6 +375,11 @@ class InspectConfig(Command):
     """How many samples are read, about; spread over all takes."""
     all: Switch = False
     """Read all of them."""
+    shuffle: bool = False
+    """Instead tell how well the set is mixed as training reads it, and what train, val and test share; looks at keys
+    and metadata only."""
+    batch_size: Count = 64
+    """With --shuffle: samples in a batch, as main.py's --batch-size."""
     temp_dir: Path = Path("./dataset_cache/inspect")
     """Where remote and .tar.gz chunks are copied to while they are read, one at a time."""
 
