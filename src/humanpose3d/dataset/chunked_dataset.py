@@ -100,7 +100,7 @@ class StreamingChunkedDataset(Dataset[PoseSample]):
         check_cache_size([self])
         self._reader = _Reader(self.cache, self.entries)
         self._order = self.make_order()
-        self._broken_chunks: dict[int, int] = {}  # chunk -> the epoch in which it could not be had
+        self._broken_chunks: dict[int, tuple[int, str]] = {}  # chunk -> the epoch in which it could not be had, and why
         self._quarantined: list[Quarantined] = []
 
     def __getstate__(self) -> dict[str, Any]:
@@ -174,7 +174,7 @@ class StreamingChunkedDataset(Dataset[PoseSample]):
         places = chain([order.place(epoch, group, offset)], order.replacements(epoch, group, offset))
         attempts = 0
         for number, place in enumerate(places):
-            if self._broken_chunks.get(place.chunk) == epoch:
+            if self._is_broken(place.chunk, epoch):
                 continue
             stored = self._stored(place, epoch, extensions, quarantined)
             if stored is not None:
@@ -203,7 +203,7 @@ class StreamingChunkedDataset(Dataset[PoseSample]):
         except CacheFull:
             raise
         except BrokenChunk as error:
-            self._broken_chunks[place.chunk] = epoch
+            self._broken_chunks[place.chunk] = epoch, str(error)
             quarantined.append(Quarantined(self._named(place.chunk), str(error)))
         except BadSample as error:
             quarantined.append(Quarantined(self._named(place.chunk, error.key), error.reason))
@@ -214,12 +214,19 @@ class StreamingChunkedDataset(Dataset[PoseSample]):
         return None
 
     def _broken_window(
-        self, order: SampleOrder, epoch: int, group: int, offset: int, quarantined: Sequence[Quarantined]
+        self, order: SampleOrder, epoch: int, group: int, offset: int, quarantined: list[Quarantined]
     ) -> BrokenWindow:
-        chunks = order.window_chunk_list(epoch, group, order.window_of(epoch, group, offset))
+        chunks = order.window_chunk_list(epoch, group, order.window_of(epoch, group, offset)).tolist()
         names = ", ".join(self.entries[chunk].file for chunk in chunks)
-        last = quarantined[-1].reason if quarantined else "all of them were found broken before"
-        return BrokenWindow(f"nothing can be read from {names} in {self.store.location}; the last reason: {last}")
+        # Also what threads at work on other batches found out, which may never be handed out.
+        broken = [chunk for chunk in chunks if self._is_broken(chunk, epoch)]
+        quarantined += [Quarantined(self._named(chunk), self._broken_chunks[chunk][1]) for chunk in broken]
+        return BrokenWindow(
+            f"nothing can be read from {names} in {self.store.location}; the last reason: {quarantined[-1].reason}"
+        )
+
+    def _is_broken(self, chunk: int, epoch: int) -> bool:
+        return self._broken_chunks.get(chunk, (None,))[0] == epoch
 
     def _named(self, chunk: int, sample: str | int | None = None) -> str:
         """A chunk or sample as the user is told of it."""

@@ -133,7 +133,9 @@ def plan_reading(
     start_of = dict(zip(chunks.tolist(), starts.tolist(), strict=False))
     batches = []
     for batch in _spread(batch_order.batches, number).tolist():
-        places = [order.place(EPOCH, slot.group, slot.offset) for slot in batch_order.slots(batch) if slot.counted]
+        places = [
+            order.place(EPOCH, slot.group, slot.offset) for slot in batch_order.slots(EPOCH, batch) if slot.counted
+        ]
         batches.append(np.array([start_of[place.chunk] + place.sample for place in places], dtype=np.int64))
     rows = int(starts[-1])
     runs = [np.arange(first, min(first + RUN_SAMPLES, rows)) for first in _spread(max(rows - RUN_SAMPLES, 0) + 1, RUNS)]
@@ -144,7 +146,7 @@ def _chunks_of(order: BatchOrder, batches: np.ndarray) -> np.ndarray:
     """int64, ascending: the chunks whose samples are mixed into these batches."""
     found: set[int] = set()
     for batch in batches.tolist():
-        slots = [slot for slot in order.slots(batch) if slot.counted]
+        slots = [slot for slot in order.slots(EPOCH, batch) if slot.counted]
         first, last = (order.order.window_of(EPOCH, slot.group, slot.offset) for slot in (slots[0], slots[-1]))
         for window in range(first, last + 1):
             found.update(order.order.window_chunk_list(EPOCH, 0, window).tolist())
