@@ -78,7 +78,7 @@ def look(location, tmp_path, *, batch_size=32, report=None):
 def rechunked(source, target, tmp_path, **settings):
     rechunk(
         input_dir=str(source), output_dir=str(target), seed=1, shuffle=True, keep_extracted_originals=False,
-        compress="none", temp_dir=tmp_path / "rechunk", max_bad=0.0, **({"chunk_size": 50} | settings),
+        compress="none", temp_dir=tmp_path / "rechunk", workers=2, max_bad=0.0, **({"chunk_size": 50} | settings),
     )  # fmt: skip
 
 
