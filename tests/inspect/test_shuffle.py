@@ -202,7 +202,7 @@ def test_the_batches_are_those_of_the_loader():
     before = np.concatenate([[0], np.cumsum(sizes)])
     assert len(plan.batches) == plan.batches_of_epoch == order.batches
     for number, rows in enumerate(plan.batches):
-        places = [order.order.place(0, slot.group, slot.offset) for slot in order.slots(number)]
+        places = [order.order.place(0, slot.group, slot.offset) for slot in order.slots(0, number)]
         assert rows.tolist() == [before[place.chunk] + place.sample for place in places]
 
 
