@@ -27,7 +27,7 @@ import numpy as np
 
 from humanpose3d.checks.evidence import Evidence
 from humanpose3d.checks.judge import judge
-from humanpose3d.chunks.codec import META, BadSample, decode_sample
+from humanpose3d.chunks.codec import META, BadSample, decode_meta, decode_sample
 from humanpose3d.chunks.layout import DEFAULT_PREFIX
 from humanpose3d.chunks.maker import SampleMaker, Unmatched
 from humanpose3d.chunks.write import ChunkSetWriter, report_state, restore_report
@@ -262,13 +262,17 @@ class _LightInspection:
         self._of_take: Counter[tuple[str, str, str, bool]] = Counter()
         self._of_camera: Counter[tuple[str, str, bool]] = Counter()
 
-    def add(self, sample: PoseSample, *, matched: bool) -> None:
-        take = (sample.subject, sample.action, sample.camera_id, matched)
-        camera = (sample.subject, sample.camera_id, matched)
-        if self._of_take[take] < LOOKED_OVER_PER_TAKE and self._of_camera[camera] < LOOKED_OVER_PER_CAMERA:
-            self._of_take[take] += 1
-            self._of_camera[camera] += 1
-            self.evidence.add(sample, matched=matched)
+    def wants(self, subject: str, action: str, camera_id: str, *, matched: bool = True) -> bool:
+        """Another sample of that take, for `add`: few are kept, and most need not even be decoded."""
+        return (
+            self._of_take[subject, action, camera_id, matched] < LOOKED_OVER_PER_TAKE
+            and self._of_camera[subject, camera_id, matched] < LOOKED_OVER_PER_CAMERA
+        )
+
+    def add(self, sample: PoseSample, *, matched: bool = True) -> None:
+        self._of_take[sample.subject, sample.action, sample.camera_id, matched] += 1
+        self._of_camera[sample.subject, sample.camera_id, matched] += 1
+        self.evidence.add(sample, matched=matched)
 
     def judge(self, report: StageReport) -> None:
         """Puts what is wrong into the report."""
@@ -298,18 +302,25 @@ def _write_all(
             try:
                 if isinstance(result, BadSample):
                     raise result
-                writer.write(position, key, result)
-                sample = decode_sample(key, {META: result[META]}, fields=())
-                if sample.synthetic:
+                meta = decode_meta(key, result)
+                writer.write(position, key, result, meta)
+                if meta.get("synthetic"):
                     report.count("synthetic")
-                if sample.keypoints_px is None or not np.isfinite(sample.keypoints_px).any():
+                if not _has_keypoints(meta):
                     report.count("without_keypoints")
-                light.add(sample, matched=True)
+                if light.wants(meta["subject"], meta["action"], meta["camera_id"]):
+                    light.add(decode_sample(key, {META: result[META]}, fields=()))
             except BadSample as bad:
                 report.skip(bad.key, bad.reason)
                 if isinstance(bad, Unmatched):
-                    light.add(bad.sample, matched=False)
+                    known = bad.sample
+                    if light.wants(known.subject, known.action, known.camera_id, matched=False):
+                        light.add(known, matched=False)
             bar.advance()
+
+
+def _has_keypoints(meta: Mapping[str, Any]) -> bool:
+    return any(number is not None for point in meta.get("keypoints_px") or () for number in point)
 
 
 Made = tuple[str, dict[str, bytes] | BadSample]  # key, members
