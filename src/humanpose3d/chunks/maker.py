@@ -111,13 +111,13 @@ class SampleMaker:
         track = frame.keypoint_track
         assert track is not None and frame.image_size_wh is not None
         here = track.points[frame.track_row]
-        sample = _join(frame, None, None, frame.image_size_wh, track.skeleton).with_(
-            keypoints_px=here[:, :2], keypoint_score=here[:, 2]
+        window = track.around(frame.track_row, self.window) if self.window else None
+        return _join(frame, None, None, frame.image_size_wh, track.skeleton).with_(
+            keypoints_px=here[:, :2],
+            keypoint_score=here[:, 2],
+            keypoint_window=window,
+            window_fps=frame.fps if self.window else None,
         )
-        if self.window:
-            window = track.around(frame.track_row, self.window)
-            sample = sample.with_(keypoint_window=window, window_fps=frame.fps)
-        return sample
 
     def _synthetic(self, frame: LabelledFrame) -> PoseSample:
         """A plain picture with the labelled skeleton drawn, and the label itself for the detection."""
