@@ -106,6 +106,8 @@ def pixel_to_ray(points_px: np.ndarray, camera: Camera) -> np.ndarray:
 
 def distort(rays: np.ndarray, distortion: np.ndarray) -> np.ndarray:
     """[..., 2] ideal rays (x/z, y/z) -> where the lens puts them. Brown's model, OpenCV's coefficients."""
+    if not np.any(distortion):
+        return rays
     k1, k2, p1, p2, k3 = distortion
     r2 = (rays**2).sum(-1, keepdims=True)
     # The tangential part in vector form, 2 (q.x) x + r2 q: it turns and mirrors with the image as q does.

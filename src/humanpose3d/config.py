@@ -81,11 +81,11 @@ class ChunkConfig(Command):
     subjects: tuple[str, ...]
     """In the corpus's own units. human36m: 1 5 6 7 8 9 11, or S1 S5 ... mpi_inf_3dhp: S1 ... S8, TS1 ... TS6. mpii:
     train, valid. freihand: training, evaluation, or ranges of samples such as 0-27999. threedpw: train, validation,
-    test, or sequences such as downtown_walking_00."""
+    test, or sequences such as downtown_walking_00. mocap: train, validation, or S1 S35 ..."""
     output: str
     """Folder or remote:path for the chunks."""
     dataset: str = "human36m"
-    """Corpus: human36m, mpi_inf_3dhp, mpii, freihand, threedpw. The layout on disk is found by looking."""
+    """Corpus: human36m, mpi_inf_3dhp, mpii, freihand, threedpw, mocap. The layout on disk is found by looking."""
     images_path: Path | None = None
     """The corpus's images or videos. Default: data/<dataset>/images; for the corpora that come as one tree
     (mpi_inf_3dhp, freihand, threedpw) data/<dataset>."""
@@ -120,6 +120,13 @@ class ChunkConfig(Command):
     """Frames of 2D keypoints around each sample, an odd number; 0 for none."""
     match_threshold: Annotated[float, Field(gt=0.0)] = 0.15
     """Largest mean distance of detected from labelled joints, as a share of the person's size."""
+    cameras: Count | None = None
+    """mocap: virtual cameras of each motion; 4 unless given."""
+    camera_seed: Annotated[int, Field(ge=0)] | None = None
+    """mocap: of cameras and bodies; 0 unless given."""
+    bodies: Literal["auto", "varied", "recorded"] | None = None
+    """mocap: bone lengths and joint angles changed (varied), or as they were recorded; auto, unless given: varied for
+    training subjects."""
     compress: Compress = "none"
     """gz writes .tar.gz."""
     workers: Annotated[Count, arg(aliases=["--num-workers"])] = _cpu_workers()
@@ -391,13 +398,13 @@ class FakeConfig(Command):
     Example: humanpose3d fake mpi_inf_3dhp data/mpi_inf_3dhp --frames-per-take 20
     """
 
-    corpus: Positional[Literal["human36m", "mpi_inf_3dhp", "mpii", "freihand", "threedpw"]]
-    """Whose format."""
+    corpus: Positional[Literal["human36m", "mpi_inf_3dhp", "mpii", "freihand", "threedpw", "mocap"]]
+    """Whose format; mocap: motion without pictures."""
     out: Positional[Path]
     """Folder that gets it."""
     layout: str = ""
     """Which of the corpus's forms. human36m: 3dmppe, official, npz. mpi_inf_3dhp: videos, frames, npz. mpii: json, h5,
-    mat, spin. freihand: v2, coco. threedpw: official, spin. Default: the first."""
+    mat, spin. freihand: v2, coco. threedpw: official, spin. mocap: npz. Default: the first."""
     subjects: tuple[str, ...] = ()
     """Who, in the corpus's own units (see the chunker's --subjects); none means a few of each kind."""
     frames_per_take: Annotated[int, Field(ge=0)] = 0

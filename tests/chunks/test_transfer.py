@@ -20,7 +20,19 @@ from humanpose3d.chunks.checksums import PieceChecksums, joined_crc32
 from humanpose3d.chunks.codec import check_sample, encode_sample
 from humanpose3d.chunks.layout import read_index
 from humanpose3d.chunks.read import Chunk, open_chunk
-from humanpose3d.chunks.transfer import Arena, Piece, Pieces, SourceChunk, Taken, in_turns, one_ahead, stretches, take
+from humanpose3d.chunks.transfer import (
+    MEMBER_MODE,
+    Arena,
+    Piece,
+    Pieces,
+    SourceChunk,
+    Taken,
+    in_turns,
+    member_header,
+    one_ahead,
+    stretches,
+    take,
+)
 from humanpose3d.chunks.write import ChunkSetWriter
 from humanpose3d.remotes import LocalStore, open_store
 from tests.chunks.sets import samples_of, write_set
@@ -41,6 +53,14 @@ def test_long_stretches_count_right() -> None:
     zeros = bytes(3_000_001)
     crcs = np.array([zlib.crc32(b"head"), zlib.crc32(zeros), zlib.crc32(b"tail")], dtype=np.uint32)
     assert joined_crc32(crcs, np.array([4, len(zeros), 4])) == zlib.crc32(b"head" + zeros + b"tail")
+
+
+@pytest.mark.parametrize("name", ["a-S1-000000-p0.meta.json", "x" * 99, "ä.json"])
+@pytest.mark.parametrize("size", [0, 1, 4095, 2**31])
+def test_headers_are_those_of_tarfile(name: str, size: int) -> None:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = size, MEMBER_MODE
+    assert member_header(name, size) == info.tobuf(tarfile.USTAR_FORMAT)
 
 
 def test_a_piece_is_the_sample_with_its_headers(tmp_path: Path) -> None:
