@@ -26,6 +26,7 @@ from humanpose3d.chunks.codec import (
     encode_depth,
     encode_jpeg,
     encode_sample,
+    glance,
     members_of,
     read_facts,
 )
@@ -242,3 +243,35 @@ def test_a_pickle_in_place_of_a_window_is_not_opened() -> None:
 def test_a_bad_sample_survives_the_way_between_processes() -> None:
     back = pickle.loads(pickle.dumps(BadSample(KEY, "no image")))
     assert (back.key, back.reason, str(back)) == (KEY, "no image", f"{KEY}: no image")
+
+
+def lying(members: dict[str, bytes]) -> tuple[bytearray, list[tuple[str, int, int]]]:
+    """Members one after the other, some way into a memory, and where each lies."""
+    memory, parts = bytearray(b"before"), []
+    for extension, data in members.items():
+        parts.append((extension, len(memory) - 6, len(data)))
+        memory += data
+    return memory, parts
+
+
+def test_a_glance_gives_what_reading_gives() -> None:
+    members = encode_sample(random_sample(np.random.default_rng(5), window=3))
+    assert glance(KEY, *lying(members), 6) == read_facts(KEY, members)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda members: members | {"image.jpg": members["image.jpg"][:-2]},
+        lambda members: members | {"depth.png": members["depth.png"][:-1]},
+        lambda members: {name: data for name, data in members.items() if name != "depth.png"},
+        lambda members: members | {"meta.json": members["meta.json"][:-1]},
+        lambda members: members | {"meta.json": members["meta.json"].replace(KEY.encode(), b"another")},
+        lambda members: {name: data for name, data in members.items() if name != "meta.json"},
+    ],
+)
+def test_a_glance_takes_nothing_that_looks_wrong(damage: Any) -> None:
+    members = damage(encode_sample(random_sample(np.random.default_rng(5), window=3)))
+    assert glance(KEY, *lying(members), 6) is None
+    with pytest.raises(BadSample):
+        check_sample(KEY, members)

@@ -90,16 +90,16 @@ def test_a_rechunk_killed_anywhere_ends_with_the_same_bytes(
 ) -> None:
     shuffle(tmp_path, source, tmp_path / "whole")
     monkeypatch.setattr(transfer, "STRETCH_SAMPLES", 3)
-    check, checked = pool.check_sample, []
+    take, taken = transfer._taken, []
 
-    def cut(key: str, members: dict[str, bytes]) -> dict[str, Any]:
-        checked.append(key)
-        if len(checked) == killed_at:
+    def cut(*arguments: Any) -> Any:
+        taken.append(arguments)
+        if len(taken) == killed_at:
             raise KeyboardInterrupt
-        return check(key, members)
+        return take(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(pool, "check_sample", cut)
+        patched.setattr(transfer, "_taken", cut)
         with pytest.raises(KeyboardInterrupt):
             shuffle(tmp_path, source, tmp_path / "cut")
     shuffle(tmp_path, source, tmp_path / "cut")
@@ -302,16 +302,16 @@ def test_passes_killed_anywhere_end_with_the_same_bytes_and_the_same_report(
         pool, "available_memory", lambda: sum(p.stat().st_size for p in (tmp_path / "chunks").iterdir())
     )
     monkeypatch.setattr(transfer, "STRETCH_SAMPLES", 2)
-    check, checked = pool.check_sample, []
+    take, taken = transfer._taken, []
 
-    def cut(key: str, members: dict[str, bytes]) -> dict[str, Any]:
-        checked.append(key)
-        if len(checked) == killed_at:
+    def cut(*arguments: Any) -> Any:
+        taken.append(arguments)
+        if len(taken) == killed_at:
             raise KeyboardInterrupt
-        return check(key, members)
+        return take(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(pool, "check_sample", cut)
+        patched.setattr(transfer, "_taken", cut)
         with pytest.raises(KeyboardInterrupt):
             shuffle(tmp_path, tmp_path / "chunks", tmp_path / "cut")
     resumed = shuffle(tmp_path, tmp_path / "chunks", tmp_path / "cut")

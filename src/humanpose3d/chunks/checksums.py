@@ -16,28 +16,32 @@ _X8 = 1 << 23  # x^8: the highest bit is x^0
 
 
 class PieceChecksums:
-    """The CRC-32s of one chunk's pieces, gathered as they are read. Threads may add at the same time."""
+    """The CRC-32s of one chunk's pieces, gathered as they are read, neighbours at once. Threads may add."""
 
     def __init__(self, chunk: Chunk, starts: np.ndarray, ends: np.ndarray) -> None:
         """starts, ends: int64 [N], where each piece lies; one after the other they are the tar up to its end mark."""
-        self.path, self._lengths, self._end = chunk.path, ends - starts, int(ends[-1])
-        self._crcs = np.zeros(len(starts), dtype=np.uint32)
-        self._read = np.zeros(len(starts), dtype=bool)
+        self.path, self._starts, self._ends = chunk.path, starts, ends
+        self._crcs = np.zeros(len(starts), dtype=np.uint32)  # of the run of pieces that begins here
+        self._after = np.zeros(len(starts), dtype=np.int64)  # the piece after that run; 0 where none begins
 
-    def add(self, index: int, raw: bytes | memoryview) -> None:
-        self._crcs[index], self._read[index] = isal_zlib.crc32(raw), True
+    def add(self, first: int, after: int, raw: bytes | memoryview) -> None:
+        """The bytes of pieces first ... after - 1. One call for many: each gives the interpreter to another thread."""
+        self._crcs[first], self._after[first] = isal_zlib.crc32(raw), after
 
     def are_those_of(self, entry: ChunkEntry) -> bool:
         """The file has the size and the checksum of its entry in the index; False too where a piece was not read."""
-        if not self._read.all():
+        firsts = np.flatnonzero(self._after)
+        afters = self._after[firsts]
+        if not len(firsts) or firsts[0] != 0 or afters[-1] != len(self._after) or (afters[:-1] != firsts[1:]).any():
             return False
+        end = int(self._ends[-1])
         with self.path.open("rb") as file:
-            file.seek(self._end)
+            file.seek(end)
             tail = file.read()
-        if self._end + len(tail) != entry.bytes:
+        if end + len(tail) != entry.bytes:
             return False
-        crcs = np.append(self._crcs, np.uint32(isal_zlib.crc32(tail)))
-        return joined_crc32(crcs, np.append(self._lengths, len(tail))) == entry.crc32
+        crcs = np.append(self._crcs[firsts], np.uint32(isal_zlib.crc32(tail)))
+        return joined_crc32(crcs, np.append(self._ends[afters - 1] - self._starts[firsts], len(tail))) == entry.crc32
 
 
 def joined_crc32(crcs: np.ndarray, lengths: np.ndarray) -> int:

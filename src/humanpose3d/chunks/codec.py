@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, TypeAlias
 
 import cv2
@@ -137,11 +137,38 @@ def read_facts(key: str, members: Mapping[str, bytes]) -> dict[str, Any]:
         try:
             facts = _FACTS.decode(members[META])
             if facts.schema_version <= SCHEMA_VERSION:
-                return msgspec.structs.asdict(facts)
+                return {name: getattr(facts, name) for name in FACTS}
         except msgspec.MsgspecError:
             pass  # not JSON, or of other types than ours: `decode_meta` says what it is
     meta = decode_meta(key, members)
-    return {name: meta.get(name) for name in _Facts.__struct_fields__}
+    return {name: meta.get(name) for name in FACTS}
+
+
+def glance(key: str, memory: bytearray, parts: Sequence[tuple[str, int, int]], at: int) -> dict[str, Any] | None:
+    """`read_facts` of a sample that was checked when it was written, with a look at its frame alone: the promised
+    members are there, JPEG and PNG begin and end as such. None where it is not so: `check_sample` says why.
+
+    parts: (extension, offset, size) of its members in `memory`, from `at` on.
+    """
+    facts = None
+    for extension, offset, size in parts:
+        start, end = at + offset, at + offset + size
+        if extension == META:
+            try:
+                facts = _FACTS.decode(memoryview(memory)[start:end])
+            except msgspec.MsgspecError:
+                return None
+        elif extension == "image.jpg":
+            if not (memory.startswith(b"\xff\xd8\xff", start) and memory.endswith(b"\xff\xd9", start, end)):
+                return None
+        elif extension == "depth.png":
+            if not (memory.startswith(_PNG_START, start) and memory.endswith(_PNG_END, start, end)):
+                return None
+    if facts is None or facts.key != key or facts.schema_version > SCHEMA_VERSION:
+        return None
+    if len(facts.members) != len(parts) or {extension for extension, _, _ in parts} != set(facts.members):
+        return None
+    return {name: getattr(facts, name) for name in FACTS}
 
 
 def _checked_facts(key: str, members: Mapping[str, bytes]) -> dict[str, Any]:
@@ -150,7 +177,7 @@ def _checked_facts(key: str, members: Mapping[str, bytes]) -> dict[str, Any]:
         try:
             meta = _SCHEMA.decode(members[META])
             if meta.fits(key, members):
-                return {name: getattr(meta, name) for name in _Facts.__struct_fields__}
+                return {name: getattr(meta, name) for name in FACTS}
         except msgspec.MsgspecError:
             pass
     # The long way says what is wrong; or it takes what a foreign writer spelled otherwise, numbers as text, say.
@@ -158,13 +185,18 @@ def _checked_facts(key: str, members: Mapping[str, bytes]) -> dict[str, Any]:
     for extension in plain.get("members", ()):
         _promised(key, members, plain, extension)
     _record(key, plain)
-    return {name: plain.get(name) for name in _Facts.__struct_fields__}
+    return {name: plain.get(name) for name in FACTS}
+
+
+FACTS = ("schema_version", "subject", "skeleton", "keypoint_skeleton", "provenance")
 
 
 class _Facts(msgspec.Struct):
     """meta.json as far as the stages that move samples care."""
 
     schema_version: int
+    key: Any = None
+    members: tuple[str, ...] = ()
     subject: Any = None
     skeleton: Any = None
     keypoint_skeleton: Any = None

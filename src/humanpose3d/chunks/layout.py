@@ -87,6 +87,11 @@ class ChunkIndex:
         return total_subjects(self.chunks)
 
     @property
+    def is_ours(self) -> bool:
+        """Our own stages wrote its chunks, and checked each sample as they did; not so where it was only indexed."""
+        return bool(self.provenance.get("history"))
+
+    @property
     def digest(self) -> str:
         """Which samples the set holds, and in which order: the same for every copy of it."""
         lines = (f"{entry.number} {entry.samples} {entry.bytes} {entry.crc32:08x}\n" for entry in self.chunks)

@@ -172,7 +172,7 @@ class _Bucket:
         entry, rows = self._writer.close()
         rows.table().save(idx_path(self.path))
         self._writer = None
-        self._chunk = SourceChunk(open_chunk(self.path), entry, checked=True)
+        self._chunk = SourceChunk(open_chunk(self.path), entry, checked=True, ours=True)
         self._index = {number: index for index, number in enumerate(self._numbers)}
 
     def stretches(self, order: np.ndarray) -> Iterator[list[int]]:
@@ -238,7 +238,7 @@ def _parts(
         buckets = [_Bucket(folder / f"bucket_{span.start:012d}.tar", span) for span in group]
         with progress(f"pass {number + 1} of {len(groups)}", len(index.chunks)) as bar:
             keys = []
-            contexts = (_borrowed(store, entry, folder) for entry in index.chunks)
+            contexts = (_borrowed(store, entry, folder, index.is_ours) for entry in index.chunks)
             with closing(one_ahead(contexts)) as sources:
                 for source, first in zip(sources, _starts(index), strict=True):
                     _deal(source, first, position_of, buckets, threads)
@@ -276,9 +276,9 @@ def _deal(source: SourceChunk, first: int, position_of: np.ndarray, buckets: lis
 
 
 @contextmanager
-def _borrowed(store: Store, entry: ChunkEntry, folder: Path) -> Iterator[SourceChunk]:
+def _borrowed(store: Store, entry: ChunkEntry, folder: Path, ours: bool) -> Iterator[SourceChunk]:
     with borrowed_chunk(store, entry, folder / "borrowed", verify=False) as chunk:
-        yield SourceChunk(chunk, entry, checked=chunk.path.parent == folder / "borrowed")
+        yield SourceChunk(chunk, entry, checked=chunk.path.parent == folder / "borrowed", ours=ours)
 
 
 def _starts(index: ChunkIndex) -> list[int]:
@@ -304,7 +304,8 @@ def _bring(store: Store, index: ChunkIndex, folder: Path, *, verify: bool) -> li
                 verify_chunk(path, entry, content=verify)
             elif not path.is_file():
                 fetch_chunk(store, entry, path)
-            chunks.append(SourceChunk(open_indexed(path, entry), entry, checked=verify or not is_in_place))
+            checked = verify or not is_in_place
+            chunks.append(SourceChunk(open_indexed(path, entry), entry, checked=checked, ours=index.is_ours))
             bar.advance()
     return chunks
 

@@ -108,17 +108,17 @@ def _split(
         if positions and _wanted_samples(entry, part_of) and any(w.wants(positions[-1]) for w in writers.values())
     ]
     bar.advance(index.samples - sum(len(positions) for _, positions in wanted))
-    with closing(one_ahead(_borrowed(source, entry, folder) for entry, _ in wanted)) as chunks:
+    with closing(one_ahead(_borrowed(source, entry, folder, index.is_ours) for entry, _ in wanted)) as chunks:
         for chunk, (_, positions) in zip(chunks, wanted, strict=True):
             _split_chunk(chunk, positions, writers, part_of, report, threads)
             bar.advance(len(positions))
 
 
 @contextmanager
-def _borrowed(source: Store, entry: ChunkEntry, folder: Path) -> Iterator[SourceChunk]:
+def _borrowed(source: Store, entry: ChunkEntry, folder: Path, ours: bool) -> Iterator[SourceChunk]:
     """A chunk to take samples from. Where it is read in place, its checksum is compared on the way."""
     with borrowed_chunk(source, entry, folder, verify=False) as chunk:
-        yield SourceChunk(chunk, entry, checked=chunk.path.parent == folder)
+        yield SourceChunk(chunk, entry, checked=chunk.path.parent == folder, ours=ours)
 
 
 def _split_chunk(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 
 from humanpose3d.chunks.checksums import PieceChecksums
-from humanpose3d.chunks.codec import SAMPLE_MEMBERS, BadSample
+from humanpose3d.chunks.codec import SAMPLE_MEMBERS, BadSample, glance
 from humanpose3d.chunks.read import BLOCK, Chunk, OffsetTable, verify_chunk
 
 if TYPE_CHECKING:
@@ -54,15 +54,22 @@ class Arena:
 class Piece:
     """One sample's stretch of a tar that our writer made, or could have made, byte for byte."""
 
-    raw: memoryview
-    parts: list[tuple[str, int, int]]  # extension, offset of the data in `raw`, size; in the order they lie
+    memory: bytearray
+    start: int  # in memory, as is `end`
+    end: int
+    parts: list[tuple[str, int, int]]  # extension, offset of the data from `start`, size; in the order they lie
+
+    @property
+    def raw(self) -> memoryview:
+        return memoryview(self.memory)[self.start : self.end]
 
     def ends(self) -> dict[str, bytes]:
         """The members as far as `check_sample` looks at them: of pictures, only the first and the last bytes."""
         return {extension: self._end(extension, offset, size) for extension, offset, size in self.parts}
 
     def members(self) -> dict[str, bytes]:
-        return {extension: bytes(self.raw[offset : offset + size]) for extension, offset, size in self.parts}
+        raw = self.raw
+        return {extension: bytes(raw[offset : offset + size]) for extension, offset, size in self.parts}
 
     def _end(self, extension: str, offset: int, size: int) -> bytes:
         if size > HEAD + TAIL and extension.endswith((".jpg", ".png")):
@@ -106,6 +113,12 @@ class Pieces:
             len(self.starts) and self.plain.all() and self.starts[0] == 0 and (self.starts[1:] == self.ends[:-1]).all()
         )
 
+    def parts(self, index: int) -> list[tuple[str, int, int]]:
+        """(extension, offset from the sample's start, size) of its members, in the order they lie."""
+        start = self.starts.item(index)
+        rows = zip(self._extensions, self.offsets[index].tolist(), self.sizes[index].tolist(), strict=True)
+        return [(extension, offset - start, size) for (extension, _), offset, size in rows if offset >= 0]
+
     def piece(self, index: int, memory: bytearray, at: int) -> Piece | None:
         """The sample, whose stretch has been read into `memory` at `at`; None where it is not as we would write it."""
         start, key = int(self.starts[index]), self.keys[index]
@@ -120,7 +133,7 @@ class Pieces:
             if not (memory.startswith(beginning, header) and memory.startswith(_HEADER_REST, header + _REST)):
                 return None
             parts.append((extension, offset - start, size))
-        return Piece(memoryview(memory)[at : at + int(self.ends[index]) - start], parts)
+        return Piece(memory, at, at + int(self.ends[index]) - start, parts)
 
 
 def member_header(name: str, size: int) -> bytes:
@@ -176,10 +189,11 @@ class Taken(NamedTuple):
 class SourceChunk:
     """A chunk whose samples are taken, and which is checked against its entry in the index on the way."""
 
-    def __init__(self, chunk: Chunk, entry: ChunkEntry, *, checked: bool) -> None:
+    def __init__(self, chunk: Chunk, entry: ChunkEntry, *, checked: bool, ours: bool = False) -> None:
         """checked: it was compared with its entry already. Otherwise that is done here, at once or, where the samples
-        are the whole tar, as they are taken."""
+        are the whole tar, as they are taken. ours: a stage of ours wrote it (`ChunkIndex.is_ours`)."""
         self.chunk, self.entry, self.pieces = chunk, entry, Pieces(chunk.table)
+        self.ours = ours
         self.checksums: PieceChecksums | None = None
         if not checked and self.pieces.tile:
             self.checksums = PieceChecksums(chunk, self.pieces.starts, self.pieces.ends)
@@ -223,10 +237,11 @@ def _read(places: Sequence[Place], ends: Sequence[int], memory: bytearray) -> li
             after += 1
         source, index = places[first]
         at = ends[first - 1] if first else 0
-        got = at + _pread(
-            source.chunk.descriptor(), memoryview(memory)[at : ends[after - 1]], source.pieces.starts[index]
-        )
-        arrived += [end <= got for end in ends[first:after]]
+        view = memoryview(memory)[at : ends[after - 1]]
+        got = _pread(source.chunk.descriptor(), view, source.pieces.starts[index])
+        if source.checksums is not None and got == len(view):
+            source.checksums.add(index, index + after - first, view)
+        arrived += [end <= at + got for end in ends[first:after]]
     return arrived
 
 
@@ -258,8 +273,12 @@ def _taken(source: SourceChunk, index: int, memory: bytearray, at: int, is_whole
         if pieces.plain[index]:
             if not is_whole:
                 raise BadSample(key, "the chunk ends in it")
-            if source.checksums is not None:
-                source.checksums.add(index, memoryview(memory)[at : at + int(pieces.lengths[index])])
+            if source.ours:
+                # Its bytes are compared with the index's checksum, and whoever wrote that had looked at them closely.
+                parts = pieces.parts(index)
+                facts = glance(key, memory, parts, at)
+                if facts is not None:
+                    return Taken(key, Piece(memory, at, at + pieces.lengths.item(index), parts), facts, None)
             piece = pieces.piece(index, memory, at)
         content = source.chunk.read(index) if piece is None else piece
         meta = check(key, content.ends() if isinstance(content, Piece) else content)

@@ -39,7 +39,7 @@ from humanpose3d.sample import SCHEMA_VERSION
 
 # zlib, not ISA-L: its output depends on the processor, and the same input is to give the same bytes everywhere.
 GZIP_LEVEL = 1
-GATHERED_BYTES, GATHERED_PARTS = 1 << 20, 512  # handed to the system at once; it takes 1024 parts
+GATHERED_BYTES, GATHERED_PARTS = 4 << 20, 512  # handed to the system at once; it takes 1024 parts
 
 Plan = Mapping[str, Any]  # the stage, its settings and a digest of its input: what decides the bytes, and nothing else
 
@@ -293,7 +293,7 @@ class ChunkFileWriter:
         self._stored = _CountingFile(path)
         # No file name and no time in the gzip header: the same samples, the same bytes.
         self._packed = gzip.GzipFile("", "wb", GZIP_LEVEL, self._stored, 0) if compress == "gz" else None
-        self._tar: Any = self._packed or self._stored
+        self._tar: gzip.GzipFile | _CountingFile = self._packed or self._stored
         self._offset = 0  # in the tar
 
     @property
@@ -325,11 +325,15 @@ class ChunkFileWriter:
             return self.write(taken.key, taken.content, subject)
         key, piece = taken.key, taken.content
         self._rows.add_sample(key, piece.parts, self._offset)
-        self._append(piece.raw)
+        if self._packed is None:
+            self._stored.write_piece(piece)
+        else:
+            self._packed.write(piece.raw)
+        self._offset += piece.end - piece.start
         self._keys.add(key)
         self.subjects[subject] += 1
 
-    def _append(self, data: bytes | memoryview) -> None:
+    def _append(self, data: bytes) -> None:
         self._tar.write(data)
         self._offset += len(data)
 
@@ -361,19 +365,40 @@ class _CountingFile:
     def __init__(self, path: Path) -> None:
         self._file: FileIO | None = FileIO(path, "w")
         self._gathered: list[bytes | memoryview] = []
-        self._waiting = 0  # bytes gathered
+        self._stretch: tuple[bytearray, int, int] | None = None  # pieces that lie behind one another; not gathered yet
+        self._waiting = 0  # bytes in both
         self.bytes, self.crc32 = 0, 0
 
     def write(self, data: bytes | memoryview) -> int:
         if self._file is None:
             return len(data)  # what gzip still flushes when a discarded chunk is collected
+        self._gather_stretch()
         self._gathered.append(data)
-        self._waiting += len(data)
-        if self._waiting >= GATHERED_BYTES or len(self._gathered) >= GATHERED_PARTS:
-            self.flush()
+        self._wait(len(data))
         return len(data)
 
+    def write_piece(self, piece: Piece) -> None:
+        """Its memory must stay as it is until `flush`."""
+        if self._stretch is not None and self._stretch[0] is piece.memory and self._stretch[2] == piece.start:
+            self._stretch = (piece.memory, self._stretch[1], piece.end)
+        else:
+            self._gather_stretch()
+            self._stretch = (piece.memory, piece.start, piece.end)
+        self._wait(piece.end - piece.start)
+
+    def _gather_stretch(self) -> None:
+        if self._stretch is not None:
+            memory, start, end = self._stretch
+            self._gathered.append(memoryview(memory)[start:end])
+            self._stretch = None
+
+    def _wait(self, size: int) -> None:
+        self._waiting += size
+        if self._waiting >= GATHERED_BYTES or len(self._gathered) >= GATHERED_PARTS:
+            self.flush()
+
     def flush(self) -> None:
+        self._gather_stretch()
         if self._file is None or not self._gathered:
             return
         for data in self._gathered:
