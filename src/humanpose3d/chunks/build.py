@@ -13,12 +13,12 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import ModuleType
 
 import cv2
@@ -30,6 +30,7 @@ from humanpose3d.chunks.codec import META, BadSample, decode_sample
 from humanpose3d.chunks.layout import DEFAULT_PREFIX
 from humanpose3d.chunks.maker import SampleMaker, Unmatched
 from humanpose3d.chunks.write import ChunkSetWriter, report_state, restore_report
+from humanpose3d.files import scratch_folder
 from humanpose3d.images import image_bytes
 from humanpose3d.remotes import open_store
 from humanpose3d.reports import StageReport, progress
@@ -103,8 +104,8 @@ def build_chunks(
     }  # fmt: skip
     store = open_store(output)
     light = _LightInspection()
-    with TemporaryDirectory(prefix="hp3d-") as staging, ChunkSetWriter(
-        store, prefix=DEFAULT_PREFIX, chunk_size=chunk_size, compress=compress, plan=plan, staging=Path(staging),
+    with scratch_folder() as staging, ChunkSetWriter(
+        store, prefix=DEFAULT_PREFIX, chunk_size=chunk_size, compress=compress, plan=plan, staging=staging,
         state=lambda: report_state(report),
     ) as writer:  # fmt: skip
         if writer.state is not None:
@@ -274,18 +275,33 @@ def _write_all(
             try:
                 if isinstance(result, BadSample):
                     raise result
-                writer.write(position, key, result)
                 sample = decode_sample(key, {META: result[META]}, fields=())
-                if sample.synthetic:
-                    report.count("synthetic")
-                if sample.keypoints_px is None or not np.isfinite(sample.keypoints_px).any():
-                    report.count("without_keypoints")
+                with _counted(report, sample):  # first: what is stored with the chunk that the sample ends counts it
+                    writer.write(position, key, result)
                 light.add(sample, matched=True)
             except BadSample as bad:
                 report.skip(bad.key, bad.reason)
                 if isinstance(bad, Unmatched):
                     light.add(bad.sample, matched=False)
             bar.advance()
+
+
+@contextmanager
+def _counted(report: StageReport, sample: PoseSample) -> Iterator[None]:
+    """Counts what is unusual about a sample; not if the block refuses it."""
+    unusual = {
+        "synthetic": sample.synthetic,
+        "without_keypoints": sample.keypoints_px is None or not np.isfinite(sample.keypoints_px).any(),
+    }
+    before = report.counts.copy()
+    for what, is_so in unusual.items():
+        if is_so:
+            report.count(what)
+    try:
+        yield
+    except BadSample:
+        report.counts = before
+        raise
 
 
 Made = tuple[str, dict[str, bytes] | BadSample]  # key, members
