@@ -41,14 +41,15 @@ MISSES_AT_MOST = 30  # in a row: runs that ended before their kill
 DAEMON_SHARE, FIRST_ALONE_SHARE = 0.2, 0.5  # of the kills, where there is a daemon, or workers
 BATCH, CACHE_CHUNKS = 32, 6  # of the reader; as many chunks fit into its cache
 QUICK_KILLS = 20
-SUBJECTS = ("S1", "S5", "S9")
 
 
 @dataclass(frozen=True)
 class Size:
     """How much work there is."""
 
-    frames: int = 2  # of each subject, take and camera: 360 images each
+    subjects: tuple[str, ...] = ("S1", "S5", "S9")
+    frames: int = 2  # of each subject, take and camera: 120 images of each subject for one
+    image_size: int = 128  # px
     copies: int = 8  # of the chunker's samples, in the set that the later stages read
     chunk_size: int = 200
     photographs: int = 40
@@ -67,6 +68,7 @@ class Rig:
     work: Path
     size: Size
     environment: dict[str, str]
+    started: list[subprocess.Popen] = field(default_factory=list)
 
     @property
     def bucket(self) -> Path:
@@ -87,20 +89,22 @@ class Rig:
     def start(self, arguments: Sequence[str | Path]) -> subprocess.Popen:
         """A process in a group of its own."""
         with (self.work / "errors").open("ab") as errors:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, *map(str, arguments)], cwd=self.work / "here", env=self.environment,
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True,
             )  # fmt: skip
+        self.started.append(process)
+        return process
 
     def complaint(self) -> str:
         """The last line that a failed process wrote."""
         lines = (self.work / "errors").read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "without a word"
 
-    def left_behind(self) -> list[str]:
+    def left_behind(self) -> list[Path]:
         """What a stage should have cleared away, besides its output."""
         places = [self.work / name for name in ("tmp", "temp", "here")] + [self.daemons]
-        return [f"{path.relative_to(path.parents[1])}" for place in places for path in sorted(place.iterdir())]
+        return [path for place in places for path in sorted(place.iterdir())]
 
 
 @contextmanager
@@ -124,13 +128,17 @@ def rig(work: Path, size: Size) -> Iterator[Rig]:
             "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), "OMP_NUM_THREADS": "1",
             "HUMANPOSE3D_CACHE": str(work / "weights"), "YOLO_CONFIG_DIR": str(work / "weights"),
         }  # fmt: skip
+        made = Rig(work, size, environment)
         server = subprocess.Popen(serve, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
         try:
             _wait_for(port)
-            made = Rig(work, size, environment)
             _make_inputs(made)
             yield made
         finally:
+            for process in made.started:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait(timeout=10)
             server.kill()
             server.wait(timeout=10)
 
@@ -139,7 +147,7 @@ def _make_inputs(rig: Rig) -> None:
     """corpus/ and photographs/; set/ (chunks of many samples), the same packed, and on the drive."""
     work, size = rig.work, rig.size
     rig.run("-m", "humanpose3d", "fake", "human36m", work / "corpus", "--frames-per-take", str(size.frames),
-            "--size", "128", "--subjects", *SUBJECTS)  # fmt: skip
+            "--size", str(size.image_size), "--subjects", *size.subjects)  # fmt: skip
     (work / "photographs").mkdir()
     images = sorted((work / "corpus" / "images").glob("*/*.jpg"))
     for image in images[:: max(len(images) // size.photographs, 1)][: size.photographs]:
@@ -209,7 +217,7 @@ class Stage:
     name: str
     share: float  # of all kills
     commands: Callable[[Rig, str], list[Command]]  # of the run of that name, started together
-    on_remote: bool = False  # the output is on the drive, and a daemon runs
+    on_remote: bool = False  # the output is on the drive
     has_workers: bool = False
     prepare: Callable[[Rig, Path], object] = lambda rig, output: None
 
@@ -224,7 +232,7 @@ def _place(rig: Rig, name: str, *, remote: bool) -> str:
 def _chunk(rig: Rig, output: Path, workers: int) -> Command:
     corpus = rig.work / "corpus"
     return [
-        "-m", "humanpose3d", "chunk", "--subjects", *SUBJECTS, "--images-path", corpus / "images",
+        "-m", "humanpose3d", "chunk", "--subjects", *rig.size.subjects, "--images-path", corpus / "images",
         "--annotations-path", corpus / "annotations", "--processed-path", rig.work / "none", "--cues", "optional",
         "--image-size", "96", "--chunk-size", "40", "--workers", str(workers), "--output", output,
     ]  # fmt: skip
@@ -233,8 +241,9 @@ def _chunk(rig: Rig, output: Path, workers: int) -> Command:
 def _split(rig: Rig, name: str, *, remote: bool = False) -> list[Command]:
     return [[
         "-m", "humanpose3d", "split", "--rclone-input-prefix", "killed:bucket/set" if remote else rig.work / "set",
-        "--rclone-destination-prefix", _place(rig, name, remote=remote), "--train-subjects", "1,5",
-        "--test-subjects", "9", "--new-chunk-size", str(rig.size.chunk_size // 2),
+        "--rclone-destination-prefix", _place(rig, name, remote=remote),
+        "--train-subjects", ",".join(rig.size.subjects[:-1]), "--test-subjects", rig.size.subjects[-1],
+        "--new-chunk-size", str(rig.size.chunk_size // 2),
         "--temp-extraction-dir", rig.work / "temp", "--staging-dir", rig.work / "temp",
     ]]  # fmt: skip
 
@@ -358,12 +367,11 @@ def torment(rig: Rig, stage: Stage, kills: int, rng: random.Random, tell: Callab
         faults = _one_output(
             rig, stage, name, min(rng.randint(1, KILLS_A_ROUND), kills - tally.kills), rng, tally, tell
         )
-        found = hashes(stage.output(rig, name))
+        found, left = hashes(stage.output(rig, name)), _after_a_while(rig.left_behind)
         faults += [f"{each} differs" for each in sorted(expected.keys() & found) if expected[each] != found[each]]
         faults += [f"{each} is missing" for each in sorted(expected.keys() - found)]
-        faults += [
-            f"{each} is left behind" for each in sorted(found.keys() - expected) + _after_a_while(rig.left_behind)
-        ]
+        faults += [f"{each} is left behind" for each in [*sorted(found.keys() - expected), *left]]
+        faults += _wrong_in_cache(rig.work / f"cache-{name}")
         if faults:
             tell(f"    {stage.name}, {name}: {'; '.join(faults)}")
         tally.faults += faults
@@ -371,8 +379,10 @@ def torment(rig: Rig, stage: Stage, kills: int, rng: random.Random, tell: Callab
         missed = 0 if tally.kills > before else missed + 1
         shutil.rmtree(stage.output(rig, name), ignore_errors=True)
         shutil.rmtree(rig.work / f"cache-{name}", ignore_errors=True)
-        for left in rig.left_behind():  # so that the next output does not answer for it
-            shutil.rmtree(rig.work / left, ignore_errors=True)
+        for path in left:  # so that the next output does not answer for it
+            shutil.rmtree(path, ignore_errors=True)
+    if tally.kills < kills:
+        tally.faults.append(f"only {tally.kills} of {kills} kills came in time")
     shutil.rmtree(whole)
     return tally
 
@@ -395,7 +405,7 @@ def _one_output(
             break  # it was faster
         except subprocess.TimeoutExpired:
             pass
-        daemons = _daemons(rig) if stage.on_remote and wants_daemon else []
+        daemons = _daemons(rig) if wants_daemon else []  # stages on local folders have none
         tally.kills += 1
         text = f"{tally.kills:3d} {stage.name}, {moment:.2f} s of {tally.seconds:.2f}"
         if daemons:
@@ -430,6 +440,15 @@ def hashes(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not path.name.endswith("_report.json")
     }
+
+
+def _wrong_in_cache(folder: Path) -> list[str]:
+    """Chunks there that are not what their names say. What a killed reader was fetching may stay, for the next one."""
+    return [
+        f"{path.name} in the cache is damaged"
+        for path in (folder / "chunks").glob("*.tar")
+        if f"{zlib.crc32(path.read_bytes()):08x}" != path.stem[-8:]
+    ]
 
 
 def _on_disk(rig: Rig, output: Path, name: str) -> str:
