@@ -52,7 +52,7 @@ class Size:
     image_size: int = 128  # px
     copies: int = 8  # of the chunker's samples, in the set that the later stages read
     chunk_size: int = 200
-    photographs: int = 40
+    photographs: int = 150
 
 
 QUICK = Size(frames=1, copies=5, chunk_size=60, photographs=12)
@@ -127,6 +127,7 @@ def rig(work: Path, size: Size) -> Iterator[Rig]:
             "RCLONE_CONFIG": str(config), "TMPDIR": str(work / "tmp"), "HUMANPOSE3D_RCLONE_FOLDER": daemons,
             "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), "OMP_NUM_THREADS": "1",
             "HUMANPOSE3D_CACHE": str(work / "weights"), "YOLO_CONFIG_DIR": str(work / "weights"),
+            "TORCHINDUCTOR_CACHE_DIR": str(work / "weights"),  # torch leaves an empty folder in every TMPDIR
         }  # fmt: skip
         made = Rig(work, size, environment)
         server = subprocess.Popen(serve, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)

@@ -144,8 +144,12 @@ def _shut(each: socket.socket) -> None:
 
 
 @contextmanager
-def serving(kind: str, folder: Path, work: Path) -> Iterator[int]:
-    """The port of an rclone server of `folder`."""
+def serving(kind: str, folder: Path, work: Path, *, remembers: bool = False) -> Iterator[int]:
+    """The port of an rclone server of `folder`.
+
+    remembers: what it has listed, for a minute. Without that it sees at once what others write to `folder`, but spins
+    for ever over some uploads that broke off.
+    """
     port = free_port()
     login = {
         "s3": ["--auth-key", "KEY,SECRET"],
@@ -153,7 +157,14 @@ def serving(kind: str, folder: Path, work: Path) -> Iterator[int]:
         "sftp": ["--user", "me", "--pass", "secret"],
     }[kind]
     command = [str(rclone_binary()), "serve", kind, str(folder), "--addr", f"127.0.0.1:{port}", *login]
-    command += ["--config", str(work / "none.conf"), "--cache-dir", str(work / "cache"), "--dir-cache-time", "0"]
+    command += [
+        "--config",
+        str(work / "none.conf"),
+        "--cache-dir",
+        str(work / "cache"),
+        "--dir-cache-time",
+        "1m" if remembers else "0",
+    ]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_for_port(port, server)

@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,8 +18,11 @@ from humanpose3d.chunks.layout import index_chunks, read_index
 from humanpose3d.chunks.read import open_chunk
 from humanpose3d.dataset import cache as cache_module
 from humanpose3d.dataset.cache import CacheFull
-from humanpose3d.dataset.chunked_dataset import StreamingChunkedDataset, StreamingLoader
-from humanpose3d.remotes import LocalStore, daemon, drive, rclone
+from humanpose3d.dataset.chunked_dataset import BrokenWindow, StreamingChunkedDataset, StreamingLoader
+from humanpose3d.remotes import LocalStore, RemoteError, daemon, drive, rclone
+from tests.chunks.sets import hashes
+from tests.chunks.test_rechunk import shuffle
+from tests.chunks.test_split import split
 from tests.dataset.chunk_sets import write_set
 from tests.faulty import Fault, FaultyProxy, busy, remote_settings, serving
 
@@ -55,7 +59,7 @@ def proxy(request, chunk_set, tmp_path, monkeypatch) -> Iterator[FaultyProxy]:
     ):  # fmt: skip
         monkeypatch.setattr(module, name, value)
     shutil.copytree(chunk_set, tmp_path / "drive" / "bucket")
-    with serving(request.param, tmp_path / "drive", tmp_path) as port, FaultyProxy(port) as proxy:
+    with serving(request.param, tmp_path / "drive", tmp_path, remembers=True) as port, FaultyProxy(port) as proxy:
         (tmp_path / "rclone.conf").write_text(remote_settings(request.param, proxy.port))
         monkeypatch.setenv("RCLONE_CONFIG", str(tmp_path / "rclone.conf"))
         yield proxy
@@ -97,11 +101,58 @@ def test_what_is_damaged_on_the_drive_itself_is_left_out_by_name(proxy, chunk_se
     source.close()
 
 
+def again_and_again(stage, *arguments, **changes) -> None:
+    """Until it ends well: a drive that failed too often in a row ends it in a line that says to run it again."""
+    for _ in range(10):
+        try:
+            stage(*arguments, **changes)
+            return
+        except RemoteError as error:
+            assert "\n" not in str(error)
+    raise AssertionError("ten runs were not enough")
+
+
+@pytest.mark.parametrize("proxy", ["s3", "webdav"], indirect=True)
+def test_split_and_rechunk_through_a_broken_network_write_the_bytes_of_local_ones(
+    proxy, chunk_set, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(rclone, "IDLE_S", 1.5)  # an upload's answer takes its time
+    faults = [Fault(kind, 20_000) for kind in ("cut", "reset", "cut", "reset", "crawl", "hang")]
+    faults += [Fault("corrupt up", 20_000), busy(429), Fault("corrupt up", 20_000), busy(503, 1), Fault("cut", 0)]
+    random.Random(6).shuffle(faults)
+    proxy.plan(*faults)
+    for source, target in (("drive:bucket", "drive:bucket/"), (chunk_set, f"{tmp_path}/local/")):
+        again_and_again(split, tmp_path, source, f"{target}split", "S1", "", new_chunk_size=12)
+        again_and_again(shuffle, tmp_path, f"{target}split", f"{target}shuffled")
+    assert len(proxy.met) >= 8
+    for stage in ("split", "shuffled"):
+        assert hashes(tmp_path / "drive" / "bucket" / stage) == hashes(tmp_path / "local" / stage)
+
+
 @pytest.mark.parametrize("proxy", ["s3", "webdav"], indirect=True)
 def test_a_far_drive_gives_the_same_batches(proxy, chunk_set, tmp_path):
     source = loader("drive:bucket", tmp_path / "cache")
     proxy.delay_s = 0.06  # of every question
     assert list(source) == list(loader(chunk_set)) and not source.quarantined
+    source.close()
+
+
+@pytest.mark.parametrize("proxy, workers", [("s3", 0), ("webdav", 2)], indirect=["proxy"])
+def test_a_drive_that_hangs_for_good_in_mid_epoch_ends_it_in_one_line(proxy, chunk_set, tmp_path, workers):
+    source = loader("drive:bucket", tmp_path / "cache", workers)
+    batches = iter(source)
+    came = [next(batches)]
+    proxy.plan(Fault("hang", 0, times=10_000))
+    start = time.monotonic()
+    with pytest.raises(
+        BrokenWindow, match=r"nothing can be read from train_.* in drive:bucket; the last reason: "
+    ) as error:
+        for batch in batches:
+            came.append(batch)
+    assert time.monotonic() - start < 90 and "\n" not in str(error.value)
+    assert came[0] == next(iter(loader(chunk_set)))
+    assert set(source.quarantined) <= {entry.file for entry in read_index(LocalStore(chunk_set)).chunks}
+    assert len(source.quarantined) >= 2, "every chunk that could not be had is named"
     source.close()
 
 
@@ -121,8 +172,7 @@ def test_a_chunk_renamed_on_the_drive_is_left_out_by_name_until_it_is_indexed_an
     assert len(set(itertools.chain(*source))) == SAMPLES and not source.quarantined
 
 
-@pytest.mark.parametrize("proxy", ["s3", "webdav"], indirect=True)
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("proxy, workers", [("s3", 0), ("webdav", 2)], indirect=["proxy"])
 def test_a_broken_picture_in_a_whole_chunk_is_left_out_by_name(proxy, chunk_set, tmp_path, workers):
     folder = tmp_path / "drive" / "bucket"
     broken = read_index(LocalStore(chunk_set)).chunks[2].file
