@@ -9,7 +9,6 @@ import logging
 import math
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ from humanpose3d.dataset.augmentation import FitView, PoseAugmentor
 from humanpose3d.dataset.chunked_dataset import Source, StreamingChunkedDataset, StreamingLoader
 from humanpose3d.dataset.collator import Human36MCollator
 from humanpose3d.dataset.mix import DatasetMix, parse_mix
-from humanpose3d.files import make_folder, write_report
+from humanpose3d.files import make_folder, scratch_folder, write_report
 from humanpose3d.model_config import ModelConfig, model_config
 from humanpose3d.models import build_model
 from humanpose3d.models.checkpoint import LoadedModel, describe, load_model
@@ -74,8 +73,8 @@ def train_model(config: TrainConfig) -> StageReport:
             return _train(config)
         if config.resume is not None:
             raise ValueError("--fast-dev-run is a run of its own; leave out --resume")
-        with tempfile.TemporaryDirectory(prefix="hp3d-") as folder:
-            report = _train(replace(config, log_dir=Path(folder), exp=None, epochs=1))
+        with scratch_folder() as folder:
+            report = _train(replace(config, log_dir=folder, exp=None, epochs=1))
         report.summary = "one training and one validation batch went through everything; nothing is kept"
         return report
 

@@ -382,6 +382,28 @@ def test_a_chunker_killed_anywhere_ends_with_the_same_bytes(
     assert resumed.skipped == again.skipped == whole.skipped and resumed.counts == again.counts == whole.counts
 
 
+def test_a_resumed_chunker_counts_the_last_sample_of_a_chunk(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"cues": "optional", "processed_path": tmp_path / "none", "chunk_size": 2}
+    whole = build(corpus, tmp_path / "whole", **settings)
+    write, written = build_module.ChunkSetWriter.write, []
+
+    def cut(writer: Any, position: int, *rest: Any) -> None:
+        if len(written) == 4:
+            raise KeyboardInterrupt
+        written.append(position)
+        write(writer, position, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(build_module.ChunkSetWriter, "write", cut)
+        with pytest.raises(KeyboardInterrupt):
+            build(corpus, tmp_path / "cut", **settings)
+    resumed = build(corpus, tmp_path / "cut", **settings)
+    assert hashes(tmp_path / "cut") == hashes(tmp_path / "whole")
+    assert resumed.counts == whole.counts and whole.counts["without_keypoints"] == whole.counts["samples"]
+
+
 def test_new_cues_are_not_taken_for_the_old_ones(corpus: Corpus, tmp_path: Path) -> None:
     corpus.cues(2)[0].unlink()
     build(corpus, tmp_path / "out")

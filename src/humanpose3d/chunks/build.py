@@ -13,12 +13,12 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
@@ -31,6 +31,7 @@ from humanpose3d.chunks.codec import META, BadSample, decode_meta, decode_sample
 from humanpose3d.chunks.layout import DEFAULT_PREFIX
 from humanpose3d.chunks.maker import SampleMaker, Unmatched
 from humanpose3d.chunks.write import ChunkSetWriter, report_state, restore_report
+from humanpose3d.files import scratch_folder
 from humanpose3d.images import image_bytes
 from humanpose3d.remotes import open_store
 from humanpose3d.reports import StageReport, progress
@@ -102,8 +103,8 @@ def build_chunks(
     }  # fmt: skip
     store = open_store(output)
     light = _LightInspection()
-    with TemporaryDirectory(prefix="hp3d-") as staging, ChunkSetWriter(
-        store, prefix=DEFAULT_PREFIX, chunk_size=chunk_size, compress=compress, plan=plan, staging=Path(staging),
+    with scratch_folder() as staging, ChunkSetWriter(
+        store, prefix=DEFAULT_PREFIX, chunk_size=chunk_size, compress=compress, plan=plan, staging=staging,
         state=lambda: report_state(report),
     ) as writer:  # fmt: skip
         if writer.state is not None:
@@ -303,11 +304,8 @@ def _write_all(
                 if isinstance(result, BadSample):
                     raise result
                 meta = decode_meta(key, result)
-                writer.write(position, key, result, meta)
-                if meta.get("synthetic"):
-                    report.count("synthetic")
-                if not _has_keypoints(meta):
-                    report.count("without_keypoints")
+                with _counted(report, meta):  # first: what is stored with the chunk that the sample ends counts it
+                    writer.write(position, key, result, meta)
                 if light.wants(meta["subject"], meta["action"], meta["camera_id"]):
                     light.add(decode_sample(key, {META: result[META]}, fields=()))
             except BadSample as bad:
@@ -319,8 +317,19 @@ def _write_all(
             bar.advance()
 
 
-def _has_keypoints(meta: Mapping[str, Any]) -> bool:
-    return any(number is not None for point in meta.get("keypoints_px") or () for number in point)
+@contextmanager
+def _counted(report: StageReport, meta: Mapping[str, Any]) -> Iterator[None]:
+    """Counts what is unusual about a sample; not if the block refuses it."""
+    before = report.counts.copy()
+    if meta.get("synthetic"):
+        report.count("synthetic")
+    if not any(number is not None for point in meta.get("keypoints_px") or () for number in point):
+        report.count("without_keypoints")
+    try:
+        yield
+    except BadSample:
+        report.counts = before
+        raise
 
 
 Made = tuple[str, dict[str, bytes] | BadSample]  # key, members

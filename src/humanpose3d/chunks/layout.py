@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -20,6 +19,7 @@ import orjson
 from humanpose3d.chunks.codec import SAMPLE_MEMBERS as SAMPLE_MEMBERS
 from humanpose3d.chunks.codec import BadSample, decode_meta
 from humanpose3d.chunks.read import Chunk, OffsetTable, file_crc32, is_compressed, open_chunk, unpack_chunk
+from humanpose3d.files import scratch_folder
 from humanpose3d.remotes import Store
 from humanpose3d.reports import progress
 from humanpose3d.sample import SCHEMA_VERSION
@@ -200,9 +200,9 @@ def index_chunks(store: Store, *, write: bool = True) -> ChunkIndex:
     named = _named_chunks(store)
     facts = SetFacts()
     entries = []
-    with tempfile.TemporaryDirectory(prefix="hp3d-") as folder, progress("index", len(named)) as bar:
+    with scratch_folder() as folder, progress("index", len(named)) as bar:
         for parsed, file in named:
-            entries.append(_index_chunk(store, parsed, file, Path(folder), facts, write=write))
+            entries.append(_index_chunk(store, parsed, file, folder, facts, write=write))
             bar.advance()
     index = ChunkIndex(
         prefix=named[0][0].prefix,

@@ -28,6 +28,7 @@ BROKEN_FOR_S = 600.0  # a chunk that stayed broken is not asked for again by any
 LOCK_POLL_S = 0.05
 LEAST_WAIT_S = 900.0  # for a chunk that another process is fetching; longer for a large one
 FULL_TRIES = 3  # to fetch a chunk while others fill the same disk
+FULL_WAIT_S = 60.0  # for chunks being fetched ahead to arrive, so that they can make room
 LEFTOVER_S = 3600.0  # what a killed process had fetched of a chunk waits so long for the next one to go on with it
 PREFETCH_THREADS = 4
 PACKED_ROOM = 2  # a .tar.gz needs room for itself and for what is in it
@@ -85,7 +86,7 @@ class ChunkCache:
             return lease
         try:
             with _locked(self._lock_path(path), LEAST_WAIT_S + PACKED_ROOM * entry.bytes / SLOWEST_BYTES_PER_S):
-                return _hold(path) or self._fetch(entry, path)
+                return _hold(path) or self._fetch_patiently(entry, path)
         except OSError as error:
             if error.errno not in _DISK_FULL:
                 raise
@@ -107,15 +108,29 @@ class ChunkCache:
         # The checksum is in the name: a set written anew at the same place is not mistaken for the old one.
         return self.folder / "chunks" / f"{self._source}-{entry.file.split('.')[0]}-{entry.crc32:08x}.tar"
 
+    def _work_folder(self, path: Path) -> Path:
+        return self.folder / "fetching" / path.stem
+
     def _lock_path(self, path: Path) -> Path:
         return self.folder / "locks" / f"{path.stem}.lock"
+
+    def _fetch_patiently(self, entry: ChunkEntry, path: Path) -> Lease:
+        """Where the disk is full of what others are just fetching, waits until that can be evicted."""
+        deadline = time.monotonic() + FULL_WAIT_S
+        while True:
+            try:
+                return self._fetch(entry, path)
+            except CacheFull:
+                if not self._reserved(self._work_folder(path)) or time.monotonic() > deadline:
+                    raise
+            time.sleep(LOCK_POLL_S)
 
     def _fetch(self, entry: ChunkEntry, path: Path) -> Lease:
         """With the chunk's lock held."""
         broken = self.folder / "broken" / path.stem
         if _age_s(broken) < BROKEN_FOR_S:
             raise BrokenChunk(broken.read_text())
-        work = self.folder / "fetching" / path.stem
+        work = self._work_folder(path)
         try:
             for _ in range(FULL_TRIES):
                 self._reserve(work, entry)

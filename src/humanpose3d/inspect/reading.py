@@ -7,7 +7,6 @@ takes. Which ones follows from the samples' keys alone, so it does not matter ho
 from __future__ import annotations
 
 import re
-import tempfile
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +27,7 @@ from humanpose3d.chunks.build import REPORT as CHUNKER_REPORT
 from humanpose3d.chunks.codec import BadSample, decode_depth, decode_meta, decode_sample, members_of
 from humanpose3d.chunks.layout import ChunkEntry, ChunkIndex, has_chunks, read_index
 from humanpose3d.chunks.read import Chunk, borrowed_chunk, is_compressed, open_indexed
-from humanpose3d.files import make_folder
+from humanpose3d.files import make_folder, scratch_folder
 from humanpose3d.inspect.sparse import Choice, SparseChunk, sparse_chunk
 from humanpose3d.remotes import Store, open_store
 from humanpose3d.reports import Progress, progress
@@ -147,8 +146,8 @@ def folder_for_copies(parts: Sequence[Part], temp_dir: Path) -> Iterator[Path]:
         yield temp_dir
         return
     make_folder(temp_dir)
-    with tempfile.TemporaryDirectory(dir=temp_dir, prefix="inspect-") as folder:
-        yield Path(folder)
+    with scratch_folder(temp_dir) as folder:
+        yield folder
 
 
 def _in_place(store: Store, entry: ChunkEntry) -> bool:
