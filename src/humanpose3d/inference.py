@@ -22,6 +22,7 @@ import torch
 from humanpose3d.camera import Camera, camera_to_pixel
 from humanpose3d.dataset.augmentation import fit_view
 from humanpose3d.dataset.collator import Human36MCollator
+from humanpose3d.dataset.keypoint_augmentation import keypoint_view
 from humanpose3d.estimators.cues import CueNetworks
 from humanpose3d.estimators.weights import pick_device, sha256_of
 from humanpose3d.files import make_folder, write_report, write_whole
@@ -146,7 +147,10 @@ class Lifter:
             )
         self.skeleton = get_skeleton(config.skeleton)
         self.keypoint_skeleton = get_skeleton(config.keypoint_skeleton)
-        self.collate = Human36MCollator(config.skeleton, config.keypoint_skeleton, depth=config.use_depth)
+        self.collate = Human36MCollator(
+            config.skeleton, config.keypoint_skeleton, depth=config.use_depth, window=config.window
+        )
+        self.view = fit_view if "image" in config.needs else keypoint_view
         self.provenance = {
             "model_type": config.model_type,
             "model_size": config.size,
@@ -160,7 +164,7 @@ class Lifter:
         """(name, uint8 [H W 3] RGB) and the cues of each -> results in the same order."""
         cameras = [_camera(found, fov_deg) for found in cues]
         views = [
-            fit_view(sample, self.loaded.config.input_size)
+            self.view(sample, self.loaded.config.input_size)
             for (name, image), found, (camera, _) in zip(images, cues, cameras, strict=True)
             for sample in _samples(name, image, found, camera)
         ]

@@ -25,7 +25,8 @@ BEST = "best_model.pth"
 # what is trained, or of the order of the samples, and must stay.
 FREE_ON_RESUME = frozenset(
     "config chunks_dir val_dir val_chunks epochs max_steps precision device num_workers prefetch cache_dir cache_gb "
-    "log_dir exp resume checkpoint evaluate fast_dev_run eval_interval checkpoint_interval pretrained".split()
+    "log_dir exp resume checkpoint evaluate fast_dev_run eval_interval checkpoint_interval pretrained "
+    "val_keypoint_noise".split()
 )
 # Of those, what belongs to this machine or this call and is never taken from the checkpoint.
 _OF_THIS_CALL = frozenset(

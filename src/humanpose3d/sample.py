@@ -116,6 +116,11 @@ class PoseBatch:
     joints_cam_m: torch.Tensor | None  # float32 [B J 3], camera frame; None without labels
     joint_mask: torch.Tensor | None  # bool [B J], the 3D label exists
     joint_in_view: torch.Tensor | None  # bool [B J]
+    keypoint_window: torch.Tensor | None = (
+        None  # float32 [B T Jin 3], x, y, score, the sample's own frame in the middle
+    )
+    window_mask: torch.Tensor | None = None  # bool [B T Jin]
+    window_time_s: torch.Tensor | None = None  # float32 [B T], seconds from the sample's own frame
 
     def __len__(self) -> int:
         return len(self.keys)
