@@ -220,10 +220,12 @@ class AugmentationConfig:
     """Chance that a sample's depth map is taken away, so that the model learns to do without."""
     drop_keypoint: Share = 0.05
     """Chance, joint by joint, that a 2D keypoint is taken away."""
-    camera_turn_deg: Annotated[float, Field(ge=0, lt=90)] = 10.0
-    """lifter, without depth: turns of the camera about its centre, up or down and left or right, uniform in +- this."""
+    camera_turn_deg: Annotated[float, Field(ge=0, lt=60)] = 10.0
+    """lifter: turns of the camera about its centre, up or down and left or right, uniform in +- this."""
     camera_distance: Range = (0.8, 1.25)
-    """lifter, without depth or window, exact keypoints: factor of the camera's distance, uniform."""
+    """lifter, one frame of exact keypoints: factor of the camera's distance, uniform."""
+    imagined_depth: Share = 0.3
+    """lifter, exact keypoints without a depth map: chance that depths around the joints are made up from the labels."""
     keypoint_noise: Range = (0.0, 1.5)
     """lifter, exact keypoints: strength of a detector's errors in them, uniform; 1 is a real YOLO's."""
 

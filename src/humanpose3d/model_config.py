@@ -125,7 +125,7 @@ class LifterConfig(ModelConfig):
 
     model_type: Literal["lifter"] = "lifter"
     input_size: Count = 256
-    """Side of the square that keypoints are given in and depth maps span, px; no picture is read."""
+    """Of no meaning here: rays are read, and no picture."""
     width: Count
     """Length of a token."""
     heads: Count

@@ -28,8 +28,7 @@ from humanpose3d.config import LossWeights, TrainConfig
 from humanpose3d.dataset.augmentation import FitView, PoseAugmentor
 from humanpose3d.dataset.chunked_dataset import StreamingChunkedDataset, StreamingLoader
 from humanpose3d.dataset.collator import Human36MCollator
-from humanpose3d.dataset.decoding import Transform
-from humanpose3d.dataset.keypoint_augmentation import KeypointAugmentor, KeypointView
+from humanpose3d.dataset.keypoint_batches import KeypointDecoder
 from humanpose3d.files import make_folder, write_report
 from humanpose3d.model_config import ModelConfig, model_config
 from humanpose3d.models import build_model
@@ -236,15 +235,12 @@ def _model(start: _Start, store: Store) -> tuple[nn.Module, ModelConfig]:
 
 
 def _training_set(config: TrainConfig, store: Store, model: ModelConfig) -> StreamingChunkedDataset:
-    augmentor = PoseAugmentor if "image" in model.needs else KeypointAugmentor
-    transform = augmentor(config.augmentation, model.input_size)
+    transform = PoseAugmentor(config.augmentation, model.input_size)
     return _dataset(config, store, config.train_chunks, model, fields=model.needs, transform=transform)
 
 
 def _validation_set(config: TrainConfig, store: Store, model: ModelConfig) -> StreamingChunkedDataset:
-    transform: Transform = FitView(model.input_size)
-    if "image" not in model.needs:
-        transform = KeypointView(model.input_size, config.val_keypoint_noise)
+    transform = FitView(model.input_size)
     return _dataset(config, store, config.val_chunks, model, fields=model.needs, transform=transform, shuffle=False)
 
 
@@ -297,10 +293,20 @@ def _loader(
     world_size: int,
     **options: Any,
 ) -> StreamingLoader:
+    if "image" in model.needs:
+        options["collate"] = Human36MCollator(model.skeleton, model.keypoint_skeleton, depth=model.use_depth)
+    else:
+        options["decoder"] = KeypointDecoder(
+            model.skeleton,
+            model.keypoint_skeleton,
+            depth=model.use_depth,
+            window=model.window,
+            augmentation=config.augmentation if options["training"] else None,
+            noise=0.0 if options["training"] else config.val_keypoint_noise,
+        )
     return StreamingLoader(
         dataset,
         global_batch=config.batch_size,
-        collate=Human36MCollator(model.skeleton, model.keypoint_skeleton, depth=model.use_depth, window=model.window),
         rank=rank,
         world_size=world_size,
         num_workers=config.num_workers,

@@ -12,7 +12,7 @@ from torch import nn
 
 from humanpose3d.model_config import model_config
 from humanpose3d.models import build_model
-from humanpose3d.models.lifter import KeypointLifter, look_along, time_waves, turn, turn_onto_person
+from humanpose3d.models.lifter import KeypointLifter, keypoint_rays, look_along, time_waves, turn, turn_onto_person
 from humanpose3d.rotations import axis_angle_to_matrix
 from humanpose3d.sample import PoseBatch
 from humanpose3d.skeletons import COCO_17
@@ -37,7 +37,9 @@ def lifter(**changes) -> KeypointLifter:
 
 def person_batch(size: int = 3, **changes) -> PoseBatch:
     """Without picture and depth; keypoints no further apart than a person's."""
-    batch = random_batch(size, input_size=256, image=None, depth_m=None)
+    batch = random_batch(
+        size, input_size=256, image=None, depth_m=None, keypoint_depth_m=None, keypoint_depth_mask=None
+    )
     middle_px = batch.keypoints_px.mean(1, keepdim=True)
     return replace(batch, keypoints_px=middle_px + 0.5 * (batch.keypoints_px - middle_px), **changes)
 
@@ -125,29 +127,50 @@ def test_one_known_joint_is_enough_for_a_finite_answer():
     assert all(torch.isfinite(part).all() for part in prediction)
 
 
+def with_depth(batch: PoseBatch, z_m: float = 4.2, known: bool = True) -> PoseBatch:
+    return replace(
+        batch,
+        keypoint_depth_m=torch.tensor([z_m, 0.05]).expand(*batch.keypoint_score.shape, 2),
+        keypoint_depth_mask=torch.full_like(batch.keypoint_mask, known),
+    )
+
+
 def test_trusted_depth_gives_the_root_its_distance():
     model = lifter()
     nn.init.zeros_(model.to_root.weight)
     model.to_root.bias.data[:] = torch.tensor([0.0, 0.0, 0.0, 0.0, 20.0])  # no correction, all trust in the depth map
-    batch = person_batch(intrinsics=random_batch(3, input_size=256).intrinsics * 1.0)
-    flat_wall = replace(batch, depth_m=torch.full((3, 1, 128, 128), 4.2))
-    view = turn_onto_person(flat_wall, use_depth=True)
-    assert close(view.depth_spread_m, 4.2 * torch.zeros(1))
-    root_m = model(flat_wall).root_cam_m
+    batch = with_depth(person_batch(), 4.2)
+    view, root_m = turn_onto_person(batch, use_depth=True), model(batch).root_cam_m
     assert close(root_m.norm(dim=-1), view.person_depth_m, 1e-3)
-    assert (root_m[:, 2] / 4.2 - 1.0).abs().max() < 0.2
+    assert (root_m[:, 2] / 4.2 - 1.0).abs().max() < 0.1
 
 
-def test_depth_is_the_median_of_a_patch_and_its_spread():
-    batch = person_batch(1)
-    batch.keypoints_px[0, 0] = 100.0
-    depth_m = torch.full((1, 1, 128, 128), 3.0)
-    depth_m[:, :, :, 51:] = 5.0  # an edge through the first joint's patch: two columns of three are nearer
-    view = turn_onto_person(replace(batch, depth_m=depth_m), use_depth=True)
-    assert view.depth_m[0, 0] < 4.0 and view.depth_spread_m[0, 0] > 1.0
-    hole = torch.zeros_like(depth_m)
-    view = turn_onto_person(replace(batch, depth_m=hole), use_depth=True)
-    assert not view.depth_known.any() and (view.person_depth_m == 0).all()
+def test_depth_turns_with_the_camera():
+    batch = with_depth(person_batch(), 4.2)
+    view = turn_onto_person(batch, use_depth=True)
+    points_m = 4.2 * keypoint_rays(batch.keypoints_px, batch.intrinsics)
+    assert close(view.depth_m, turn(points_m, view.to_camera.mT)[..., 2])
+
+
+def test_depth_is_optional_and_an_unknown_one_is_none():
+    model, batch = lifter(), person_batch()
+    without = model(batch).joints_cam_m
+    assert close(without, model(with_depth(batch, 4.2, known=False)).joints_cam_m, 1e-6)
+    assert not close(without, model(with_depth(batch, 4.2)).joints_cam_m)
+    blind = lifter(use_depth=False)
+    assert close(blind(batch).joints_cam_m, blind(with_depth(batch, 4.2)).joints_cam_m, 1e-6)
+
+
+def test_depth_of_one_joint_is_used_and_of_a_missing_one_is_not():
+    model, batch = lifter(), with_depth(person_batch())
+    depth_m = batch.keypoint_depth_m.clone()
+    depth_m[:, 9, 0] += 0.4
+    other = replace(batch, keypoint_depth_m=depth_m)
+    assert not close(model(batch).joints_cam_m, model(other).joints_cam_m)
+    mask = batch.keypoint_mask.clone()
+    mask[:, 9] = False
+    hidden, other = replace(batch, keypoint_mask=mask), replace(other, keypoint_mask=mask)
+    assert close(model(hidden).joints_cam_m, model(other).joints_cam_m, 1e-6)
 
 
 def test_a_window_is_looked_at_and_may_be_absent():

@@ -66,7 +66,7 @@ def test_a_batch_of_one_can_be_trained_on(model_type: str) -> None:
     assert without == []  # DDP waits for every parameter's gradient
 
 
-@pytest.mark.parametrize("model_type", LIFTERS)
+@pytest.mark.parametrize("model_type", OF_PICTURES)
 def test_no_depth_map_and_an_empty_one_are_the_same_and_finite(model_type: str) -> None:
     model = tiny(model_type).eval()
     batch = random_batch(2)
@@ -77,12 +77,12 @@ def test_no_depth_map_and_an_empty_one_are_the_same_and_finite(model_type: str) 
     assert torch.isfinite(without.joints_cam_m).all()
 
 
-@pytest.mark.parametrize("model_type", LIFTERS)
+@pytest.mark.parametrize("model_type", OF_PICTURES)
 def test_a_model_without_depth_never_looks_at_it(model_type: str) -> None:
     model = tiny(model_type, use_depth=False).eval()
     batch = random_batch(2)
     assert same(model(batch), model(replace(batch, depth_m=None)))
-    assert "depth_m" not in model.config.needs
+    assert model.config.needs == ("image",)
 
 
 @pytest.mark.parametrize("model_type", OF_PICTURES)

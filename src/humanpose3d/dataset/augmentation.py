@@ -51,10 +51,8 @@ class PoseAugmentor:
 
     def __call__(self, sample: PoseSample, rng: np.random.Generator) -> PoseSample:
         """A new record, image [size size]. The same `rng` state gives the same record."""
-        return self.change_view(sample, rng) if self.config.enabled else fit_view(sample, self.size)
-
-    def change_view(self, sample: PoseSample, rng: np.random.Generator) -> PoseSample:
-        """The view after a random warp, change of colour and loss of cues."""
+        if not self.config.enabled:
+            return fit_view(sample, self.size)
         change, turn = self.draw_change(rng)
         warp = compose(view_warp(sample, self.size), change)
         sample = warp_sample(sample, warp, (self.size, self.size), turn, depth_scale=DEPTH_SCALE)

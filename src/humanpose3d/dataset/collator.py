@@ -24,22 +24,14 @@ class Human36MCollator:
     skeleton, keypoint_skeleton: what the model predicts and reads. A sample that speaks another is a ValueError:
     feeding one set where the other is meant costs centimetres and nobody notices.
     depth: False for a model without depth; else every batch has a map, zeros where a sample has none.
-    window: frames of keypoints around each sample, the middle ones of those it has; 1 for none. A sample without any
-    has its own frame alone, the others masked.
     """
 
     def __init__(
-        self,
-        skeleton: str,
-        keypoint_skeleton: str,
-        *,
-        depth: bool = True,
-        window: int = 1,
-        fov_deg: float = DEFAULT_FOV_DEG,
+        self, skeleton: str, keypoint_skeleton: str, *, depth: bool = True, fov_deg: float = DEFAULT_FOV_DEG
     ) -> None:
         self.skeleton: Skeleton = get_skeleton(skeleton)
         self.keypoint_skeleton: Skeleton = get_skeleton(keypoint_skeleton)
-        self.depth, self.window, self.fov_deg = depth, window, fov_deg
+        self.depth, self.fov_deg = depth, fov_deg
         self._memory = BatchMemory()
 
     def __call__(self, samples: Sequence[PoseSample], counted: Sequence[bool] | None = None) -> PoseBatch:
@@ -51,7 +43,7 @@ class Human36MCollator:
         counted = [True] * len(samples) if counted is None else counted
         for sample in samples:
             self._check(sample, samples[0])
-        keypoints, keypoint_mask = _masked(self._keypoints(samples))
+        keypoints, keypoint_mask = self._keypoints(samples)
         return PoseBatch(
             keys=[sample.key for sample in samples],
             subjects=[sample.subject for sample in samples],
@@ -65,7 +57,6 @@ class Human36MCollator:
             intrinsics=_tensor(np.stack([self._intrinsics(sample) for sample in samples])),
             image_size_wh=_tensor(np.array([sample.image_size_wh for sample in samples], dtype=np.float32)),
             **self._labels(samples),
-            **self._windows(samples),
         )
 
     def _check(self, sample: PoseSample, first: PoseSample) -> None:
@@ -82,39 +73,14 @@ class Human36MCollator:
                 f"and {first.image_size_wh}, or only one has pixels; fit_view makes them alike"
             )
 
-    def _keypoints(self, samples: Sequence[PoseSample]) -> np.ndarray:
-        """float32 [B Jin 3]: x, y, score; NaN where missing."""
+    def _keypoints(self, samples: Sequence[PoseSample]) -> tuple[np.ndarray, np.ndarray]:
+        """(float32 [B Jin 3] x, y, score; bool [B Jin]), zeros where masked."""
         keypoints = np.full((len(samples), len(self.keypoint_skeleton), 3), np.nan, dtype=np.float32)
         for row, sample in zip(keypoints, samples, strict=True):
             if sample.keypoints_px is not None:
                 row[:, :2], row[:, 2] = sample.keypoints_px, sample.keypoint_score
-        return keypoints
-
-    def _windows(self, samples: Sequence[PoseSample]) -> dict[str, torch.Tensor]:
-        """ValueError where a sample has fewer frames than the model wants."""
-        if self.window == 1:
-            return {}
-        half, joints = self.window // 2, len(self.keypoint_skeleton)
-        frames = np.full((len(samples), self.window, joints, 3), np.nan, dtype=np.float32)
-        frames[:, half] = self._keypoints(samples)
-        time_s = np.zeros((len(samples), self.window), dtype=np.float32)
-        for i, sample in enumerate(samples):
-            if sample.keypoint_window is None:
-                continue
-            spare = len(sample.keypoint_window) - self.window
-            if spare < 0 or not sample.window_fps:
-                raise ValueError(
-                    f"{sample.key} has {len(sample.keypoint_window)} frames of keypoints at {sample.window_fps} frames "
-                    f"a second, the model wants {self.window}; make the chunks with --window {self.window}"
-                )
-            frames[i] = sample.keypoint_window[spare // 2 : spare // 2 + self.window]
-            time_s[i] = np.arange(-half, half + 1, dtype=np.float32) / np.float32(sample.window_fps)
-        keypoints, mask = _masked(frames)
-        return {
-            "keypoint_window": _tensor(keypoints),
-            "window_mask": _tensor(mask),
-            "window_time_s": _tensor(time_s),
-        }
+        mask = np.isfinite(keypoints).all(-1) & (keypoints[..., 2] > 0)
+        return np.where(mask[..., None], keypoints, np.float32(0.0)), mask
 
     def _depths(self, samples: Sequence[PoseSample]) -> torch.Tensor | None:
         """float32 [B 1 h w]; an absent map, and an unknown depth in one, is 0."""
@@ -157,12 +123,6 @@ class Human36MCollator:
             "joint_mask": _tensor(mask),
             "joint_in_view": _tensor(in_view & np.isfinite(joints_px).all(-1) & (score > 0)),
         }
-
-
-def _masked(keypoints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """[... Jin 3] x, y, score with NaN -> (the same with zeros where masked, bool [... Jin])."""
-    mask = np.isfinite(keypoints).all(-1) & (keypoints[..., 2] > 0)
-    return np.where(mask[..., None], keypoints, np.float32(0.0)), mask
 
 
 def _is_labelled(sample: PoseSample) -> bool:

@@ -1,191 +1,205 @@
-"""From a stored sample to what a keypoint lifter reads: no picture, ideal lens, random cameras and errors in training.
+"""People as rays of their keypoints, and random changes of the camera that sees them: for whole batches at a time.
 
-Changes of the camera are exact for rays and joints; a depth map allows fewer of them, and they go through `warp.py`.
+In rays a change of focal length or principal point is none, a turn of the camera about its centre is exact for 2D,
+depth and 3D alike, and a depth map has been read where the keypoints are. One sample at a time all this would cost as
+much as a lifter's training step. Pictures and their warps are `augmentation.py`'s.
 """
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
-from humanpose3d.camera import camera_to_pixel, pixel_to_ray
 from humanpose3d.config import AugmentationConfig
-from humanpose3d.dataset.augmentation import PoseAugmentor, fit_view
-from humanpose3d.dataset.keypoint_noise import add_noise
-from humanpose3d.rotations import axis_angle_to_matrix
-from humanpose3d.sample import PoseSample
-from humanpose3d.skeletons import get_skeleton
+from humanpose3d.dataset.keypoint_noise import NoiseDraws, add_noise
+from humanpose3d.skeletons import Skeleton
 
-NEAREST_RAY_Z = 0.1  # a turn that brings a joint closer than this to the camera's side is not done
-
-
-def keypoint_view(sample: PoseSample, size: int) -> PoseSample:
-    """What validation and inference see: `fit_view` without the picture and through an ideal lens."""
-    return fit_view(straighten(sample.with_(image=None)), size)
+NEAREST_Z = 0.1  # of a ray of length 1 at z: what a turn brings closer to the camera's side is lost
+SKIN_M = 0.07  # what a depth map sees lies about so much before a joint
+HIDES_M = 0.06  # across the picture: as near as that a nearer joint hides another from a depth map
 
 
-class KeypointView:
-    """`keypoint_view` as a dataset's transform. noise: strength of errors added to keypoints that are projections."""
+@dataclass(frozen=True, eq=False)
+class People:
+    """B samples. Camera frame; NaN where missing."""
 
-    def __init__(self, size: int, noise: float = 0.0) -> None:
-        self.size, self.noise = size, noise
-
-    def __call__(self, sample: PoseSample, rng: np.random.Generator) -> PoseSample:
-        if self.noise and is_projected(sample):
-            sample = with_noise(sample, rng, self.noise)
-        return keypoint_view(sample, self.size)
-
-
-class KeypointAugmentor(PoseAugmentor):
-    """The lifter's view after random changes: a dataset's transform for training.
-
-    Roll, flip, focal length (`scale`) and principal point (`translation`) as for pictures; where no depth map stands in
-    the way the camera also turns about its centre, and moves nearer or away where the labels say how far all is.
-    Keypoints that are projections of labels get a detector's errors; those that a network found have their own.
-    """
-
-    def __init__(self, config: AugmentationConfig, size: int) -> None:
-        # Colours are the picture's, which is not read: one jitter less to draw.
-        super().__init__(dataclasses.replace(config), size)
-
-    def __call__(self, sample: PoseSample, rng: np.random.Generator) -> PoseSample:
-        """A new record. The same `rng` state gives the same record."""
-        sample = straighten(sample.with_(image=None))
-        if not self.config.enabled:
-            return fit_view(sample, self.size)
-        angles_rad = np.radians(rng.uniform(-self.config.camera_turn_deg, self.config.camera_turn_deg, 2))
-        nearer, strength = rng.uniform(*self.config.camera_distance), rng.uniform(*self.config.keypoint_noise)
-        if sample.depth_m is None:
-            if is_projected(sample) and sample.keypoint_window is None:
-                sample = move_camera(sample, nearer)
-            sample = turn_camera(sample, axis_angle_to_matrix(np.array([*angles_rad, 0.0])))
-        if is_projected(sample):
-            sample = with_noise(sample, rng, strength)
-        return self.change_view(sample, rng)
+    rays: np.ndarray  # float32 [B T Jin 2]: x/z, y/z, lens distortion removed; the sample's own frame in the middle
+    score: np.ndarray  # float32 [B T Jin]
+    frame_s: np.ndarray  # float32 [B], seconds between frames
+    depth_m: np.ndarray  # float32 [B Jin 2]: z around the keypoint in the own frame, and its spread
+    joints_m: np.ndarray  # float32 [B J 3]
+    projected: np.ndarray  # bool [B]: the keypoints are the labels' own, seen by a virtual camera; no network's
 
 
-def is_projected(sample: PoseSample) -> bool:
-    """The keypoints are the labels' own, seen by a virtual camera: no network found them, so they have no errors."""
-    return sample.keypoints_px is not None and not sample.provenance.get("estimators")
+class Draws(NamedTuple):
+    """The random values behind the changes of B samples."""
+
+    uniform: np.ndarray  # float32 [B CHANGES], 0..1
+    drop: np.ndarray  # float32 [B Jin], 0..1
+    depth: np.ndarray  # float32 [B 2+Jin], normal
+    noise: NoiseDraws
 
 
-def with_noise(sample: PoseSample, rng: np.random.Generator, strength: float) -> PoseSample:
-    """The sample with its keypoints, and those of its window, as a detector would have found them."""
-    assert sample.keypoints_px is not None and sample.keypoint_score is not None and sample.keypoint_skeleton
-    frames = _frames(sample)
-    frames = add_noise(frames, sample.keypoint_skeleton, rng, strength=strength, fps=sample.window_fps)
-    return _with_frames(sample, frames)
+CHANGES = 9  # flip, roll, pitch, yaw, distance, strength of the noise, depth dropped, depth imagined, spare
 
 
-def straighten(sample: PoseSample) -> PoseSample:
-    """The sample through a lens without distortion: keypoints, window and 2D labels where it would have put them.
-
-    The picture and the depth map stay as they are, a few pixels off at the edges of a wide lens.
-    """
-    camera = sample.camera
-    if camera is None or not np.any(camera.distortion):
-        return sample
-    ideal = dataclasses.replace(camera, distortion=np.zeros(5))
-
-    def moved(points_px: np.ndarray) -> np.ndarray:
-        rays = pixel_to_ray(points_px, camera)
-        return (rays @ ideal.K[:2, :2].T + ideal.K[:2, 2]).astype(points_px.dtype)
-
-    return _move_points(sample, moved).with_(camera=ideal)
-
-
-def turn_camera(sample: PoseSample, rotation: np.ndarray) -> PoseSample:
-    """As seen by the camera turned about its centre: `rotation` [3 3] takes old camera coordinates to new ones.
-
-    For a sample without picture and depth, through an ideal lens. Exact: rays and 3D joints turn together, and the box
-    becomes the one around the keypoints. The sample as it is where a keypoint would come to lie beside the camera.
-    """
-    assert sample.image is None and sample.depth_m is None
-    camera = sample.camera
-    if camera is None:
-        return sample
-    to_new = camera.K @ rotation @ np.linalg.inv(camera.K)
-
-    def homogeneous(points_px: np.ndarray) -> np.ndarray:
-        return points_px @ to_new[:, :2].T + to_new[:, 2]
-
-    def moved(points_px: np.ndarray) -> np.ndarray:
-        found = homogeneous(points_px)
-        z = np.where(found[..., 2:] > NEAREST_RAY_Z, found[..., 2:], np.nan)
-        return (found[..., :2] / z).astype(points_px.dtype)
-
-    seen = [points for points in (sample.keypoints_px, sample.joints_px) if points is not None]
-    if any((homogeneous(points)[..., 2] <= NEAREST_RAY_Z).any() for points in seen):
-        return sample
-    turned = _move_points(sample, moved)
-    changes: dict = {"camera": dataclasses.replace(camera, R=rotation @ camera.R, t_m=rotation @ camera.t_m)}
-    if sample.joints_cam_m is not None:
-        changes["joints_cam_m"] = (sample.joints_cam_m @ rotation.T).astype(np.float32)
-    return turned.with_(**changes, box_px=_box_around(turned))
-
-
-def move_camera(sample: PoseSample, factor: float) -> PoseSample:
-    """As seen from `factor` times the distance along the ray to the root, for exact keypoints with 3D labels.
-
-    Keypoints that mark no labelled joint (of the face) are taken to be as far away as the labelled joint next to them
-    in the image: 10 cm wrong there move a keypoint by less than a centimetre. Extrinsics follow.
-    """
-    camera, joints_m, keypoints_px = sample.camera, sample.joints_cam_m, sample.keypoints_px
-    if camera is None or joints_m is None or sample.joints_px is None or keypoints_px is None or not sample.skeleton:
-        return sample
-    root_m = joints_m[get_skeleton(sample.skeleton).root_index].astype(np.float64)
-    labelled = np.isfinite(joints_m).all(-1) & np.isfinite(sample.joints_px).all(-1)
-    if not np.isfinite(root_m).all() or not labelled.any():
-        return sample
-    shift_m = (factor - 1.0) * root_m
-    distance = np.linalg.norm(keypoints_px[:, None] - sample.joints_px[labelled], axis=-1)
-    z_m = joints_m[labelled, 2][np.nan_to_num(distance, nan=0.0).argmin(1)].astype(np.float64)
-    rays = pixel_to_ray(keypoints_px, camera)
-    points_m = np.concatenate([rays * z_m[:, None], z_m[:, None]], axis=-1) + shift_m
-    joints_m = joints_m + shift_m.astype(np.float32)
-    if not (points_m[:, 2] > NEAREST_RAY_Z).all() or not (joints_m[labelled, 2] > NEAREST_RAY_Z).all():
-        return sample
-    moved = sample.with_(
-        keypoints_px=camera_to_pixel(points_m, camera).astype(np.float32),
-        joints_cam_m=joints_m,
-        joints_px=camera_to_pixel(joints_m, camera).astype(np.float32),
-        camera=dataclasses.replace(camera, t_m=camera.t_m + shift_m),
+def draw(rng: np.random.Generator, frames: int, joints: int) -> tuple[np.ndarray, np.ndarray]:
+    """One sample's random values: (uniform, normal), always as many."""
+    return (
+        rng.random(CHANGES + 3 + 3 * joints, dtype=np.float32),
+        rng.standard_normal(2 + joints + 2 * frames * joints * 2, dtype=np.float32),
     )
-    return moved.with_(box_px=_box_around(moved))
 
 
-def _box_around(sample: PoseSample) -> np.ndarray | None:
-    """float32 [4] around the keypoints, not clipped: there is no picture whose edge would mean anything."""
-    if sample.box_px is None or sample.keypoints_px is None:
-        return sample.box_px
-    points = sample.keypoints_px[np.isfinite(sample.keypoints_px[:, 0])]
-    return np.concatenate([points.min(0), points.max(0)]).astype(np.float32) if len(points) else sample.box_px
+def sort_draws(uniform: np.ndarray, normal: np.ndarray, frames: int, joints: int) -> Draws:
+    """Of B samples, in rows as `draw` gave them."""
+    changes, swap, drop, chance, level = np.split(uniform, np.cumsum([CHANGES, 3, joints, joints]), axis=1)
+    depth, error = np.split(normal, [2 + joints], axis=1)
+    own, news = error.reshape(len(error), 2, frames, joints, 2).swapaxes(0, 1)
+    return Draws(changes, drop, depth, NoiseDraws(chance, level, swap, own, news))
 
 
-def _frames(sample: PoseSample) -> np.ndarray:
-    """float32 [T Jin 3]: the window, or the sample's own frame alone."""
-    if sample.keypoint_window is not None:
-        return sample.keypoint_window
-    assert sample.keypoints_px is not None and sample.keypoint_score is not None
-    return np.concatenate([sample.keypoints_px, sample.keypoint_score[:, None]], axis=1)[None]
+def augment(
+    people: People, draws: Draws, config: AugmentationConfig, skeleton: Skeleton, keypoints: Skeleton
+) -> People:
+    """People after random changes: the camera rolled, turned, moved; mirrored; the errors of networks; cues lost."""
+    flip, roll, pitch, yaw, distance, strength, drop_depth, imagine, _ = draws.uniform.T
+    turn_rad = np.radians(config.camera_turn_deg)
+    people = move_camera(people, _uniform(distance, *config.camera_distance), skeleton)
+    people = imagine_depth(people, draws.depth, imagine < config.imagined_depth)
+    people = turn_camera(
+        people,
+        _rotations(
+            _uniform(pitch, -turn_rad, turn_rad),
+            _uniform(yaw, -turn_rad, turn_rad),
+            np.radians(_uniform(roll, -config.rotation_deg, config.rotation_deg)),
+        ),
+    )
+    people = mirror(people, flip < config.flip, skeleton, keypoints)
+    people = with_noise(people, draws.noise, _uniform(strength, *config.keypoint_noise), keypoints)
+    return drop_cues(people, drop_depth < config.drop_depth, draws.drop < config.drop_keypoint)
 
 
-def _with_frames(sample: PoseSample, frames: np.ndarray) -> PoseSample:
-    own = frames[len(frames) // 2]
-    changes: dict = {"keypoints_px": own[:, :2], "keypoint_score": own[:, 2]}
-    if sample.keypoint_window is not None:
-        changes["keypoint_window"] = frames
-    return sample.with_(**changes)
+def with_noise(people: People, draws: NoiseDraws, strength: np.ndarray, keypoints: Skeleton) -> People:
+    """A detector's errors where the keypoints are exact; those that a network found have their own."""
+    strength = np.where(people.projected, strength, 0.0)
+    rays, score = add_noise(people.rays, people.score, keypoints.name, draws, strength=strength, frame_s=people.frame_s)
+    return replace(people, rays=rays, score=score)
 
 
-def _move_points(sample: PoseSample, moved) -> PoseSample:  # type: ignore[no-untyped-def]
-    changes = {}
-    if sample.keypoints_px is not None:
-        changes["keypoints_px"] = moved(sample.keypoints_px)
-    if sample.joints_px is not None:
-        changes["joints_px"] = moved(sample.joints_px)
-    if sample.keypoint_window is not None:
-        window = sample.keypoint_window
-        changes["keypoint_window"] = np.concatenate([moved(window[..., :2]), window[..., 2:]], axis=-1)
-    return sample.with_(**changes)
+def turn_camera(people: People, rotation: np.ndarray) -> People:
+    """As seen by cameras turned about their centres: [B 3 3], old camera coordinates to new ones. Exact."""
+    rotation = rotation.astype(np.float32)
+    x, y = np.moveaxis(people.rays, -1, 0)
+    r = rotation[:, :, :, None, None]
+    turned_x, turned_y, z = (r[:, i, 0] * x + r[:, i, 1] * y + r[:, i, 2] for i in range(3))
+    z = np.where(z > NEAREST_Z, z, np.float32(np.nan))
+    own_z = z[:, z.shape[1] // 2, :, None]
+    return replace(
+        people,
+        rays=np.stack([turned_x / z, turned_y / z], axis=-1),
+        depth_m=people.depth_m * own_z,
+        joints_m=(rotation[:, None] * people.joints_m[:, :, None]).sum(-1),
+    )
+
+
+def move_camera(people: People, factor: np.ndarray, skeleton: Skeleton) -> People:
+    """As seen from `factor` [B] times the distance, along the ray to the root; single frames of exact keypoints only.
+
+    A keypoint that marks no labelled joint (of the face) is taken to be as far away as the labelled one that is next to
+    it in the picture: 10 cm wrong there move it by less than a centimetre.
+    """
+    if people.rays.shape[1] > 1:
+        return people
+    z_m = nearest_z(people)
+    root_m = people.joints_m[:, skeleton.root_index]
+    shift_m = (factor.astype(np.float32) - 1.0)[:, None] * root_m
+    moved_z = z_m + shift_m[:, None, 2]
+    rays = (people.rays[:, 0] * z_m[..., None] + shift_m[:, None, :2]) / moved_z[..., None]
+    joints_m = people.joints_m + shift_m[:, None]
+    possible = people.projected & np.isfinite(root_m).all(-1)
+    possible &= np.nan_to_num(np.minimum(joints_m[..., 2].min(-1), moved_z.min(-1)), nan=1.0) > NEAREST_Z
+    return replace(
+        people,
+        rays=np.where(possible[:, None, None, None], rays[:, None], people.rays),
+        depth_m=np.where(possible[:, None, None], people.depth_m + shift_m[:, None, 2:] * [1.0, 0.0], people.depth_m),
+        joints_m=np.where(possible[:, None, None], joints_m, people.joints_m),
+    )
+
+
+def nearest_z(people: People) -> np.ndarray:
+    """float32 [B Jin]: z of the labelled joint that the own frame's keypoint is next to in the picture."""
+    own = people.rays[:, people.rays.shape[1] // 2]
+    seen = people.joints_m[..., :2] / people.joints_m[..., 2:]
+    distance = np.square(own[:, :, None] - seen[:, None]).sum(-1)  # [B Jin J]
+    nearest = np.where(np.isfinite(distance), distance, np.inf).argmin(-1)
+    return np.take_along_axis(people.joints_m[..., 2], nearest, axis=1)
+
+
+def imagine_depth(people: People, normal: np.ndarray, chosen: np.ndarray) -> People:
+    """What a depth network might say around exact keypoints that have no depth map, where `chosen` [B].
+
+    The nearest of the joints about the keypoint, SKIN_M before it, with an error of the whole map's scale (10 %; users
+    report up to half of DepthPro's), of each joint (3 cm), and now and then what is behind the person.
+    """
+    if not chosen.any():
+        return people
+    z_m = nearest_z(people)
+    own = people.rays[:, people.rays.shape[1] // 2]
+    distance = np.abs(own[:, :, None] - own[:, None]).max(-1) * z_m[:, None]  # metres across the picture, about
+    visible_m = np.where(distance < HIDES_M, z_m[:, None], np.float32(np.inf)).min(-1)
+    scale = np.exp(0.10 * normal[:, :1])
+    error = normal[:, 2:]
+    beside = error > 2.0  # one joint in 44: the patch lies beside the limb
+    depth_m = scale * (np.where(beside, visible_m + 0.5 * (error - 1.0), visible_m - SKIN_M + 0.03 * error))
+    spread_m = scale * np.where(beside, 0.3, 0.02 + 0.01 * np.abs(error))
+    imagined = np.stack([depth_m, spread_m], axis=-1).astype(np.float32)
+    takes = chosen & people.projected & ~np.isfinite(people.depth_m).any((1, 2))
+    usable = takes[:, None, None] & np.isfinite(imagined) & (imagined > 0)
+    return replace(people, depth_m=np.where(usable, imagined, people.depth_m))
+
+
+def mirror(people: People, chosen: np.ndarray, skeleton: Skeleton, keypoints: Skeleton) -> People:
+    """Left and right exchanged where `chosen` [B]: positions, and the joints' names with them."""
+    change = np.array([-1.0, 1.0], dtype=np.float32)
+    there, here = keypoints.flip_permutation, skeleton.flip_permutation
+    four, three = chosen[:, None, None, None], chosen[:, None, None]
+    return replace(
+        people,
+        rays=np.where(four, people.rays[:, :, there] * change, people.rays),
+        score=np.where(three, people.score[:, :, there], people.score),
+        depth_m=np.where(three, people.depth_m[:, there], people.depth_m),
+        joints_m=np.where(
+            three, people.joints_m[:, here] * np.array([-1.0, 1.0, 1.0], dtype=np.float32), people.joints_m
+        ),
+    )
+
+
+def drop_cues(people: People, depth: np.ndarray, joints: np.ndarray) -> People:
+    """Depth [B] or single keypoints [B Jin] taken away, as a network that found nothing would leave them."""
+    nothing = np.float32(np.nan)
+    return replace(
+        people,
+        rays=np.where(joints[:, None, :, None], nothing, people.rays),
+        depth_m=np.where((depth[:, None] | joints)[..., None], nothing, people.depth_m),
+    )
+
+
+def _uniform(share: np.ndarray, low: float, high: float) -> np.ndarray:
+    return low + (high - low) * share
+
+
+def _rotations(pitch: np.ndarray, yaw: np.ndarray, roll: np.ndarray) -> np.ndarray:
+    """[B 3 3] of radians [B]: first about y, then about x, then about z, the optical axis."""
+    zero, one = np.zeros_like(pitch), np.ones_like(pitch)
+
+    def matrix(*rows: tuple[np.ndarray, ...]) -> np.ndarray:
+        return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+
+    (cx, cy, cz), (sx, sy, sz) = (list(map(f, (pitch, yaw, roll))) for f in (np.cos, np.sin))
+    about_x = matrix((one, zero, zero), (zero, cx, -sx), (zero, sx, cx))
+    about_y = matrix((cy, zero, sy), (zero, one, zero), (-sy, zero, cy))
+    about_z = matrix((cz, -sz, zero), (sz, cz, zero), (zero, zero, one))
+    return about_z @ about_x @ about_y

@@ -1,6 +1,7 @@
-"""The errors of a 2D pose network, for keypoints that are exact: motion capture filmed by virtual cameras.
+"""The errors of the 2D pose and depth networks, for exact input: motion capture filmed by virtual cameras.
 
-`benchmarks/keypoint_noise.py` measures them on any chunks with labels and prints the table the numbers come from.
+`benchmarks/keypoint_noise.py` measures the first on any chunks with labels and prints the table the numbers come from.
+All is for whole batches, and of random values drawn before, sample by sample: what comes does not depend on the batch.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import numpy as np
 
 from humanpose3d.skeletons import get_skeleton
 
-DEFAULT_FPS = 25.0  # of a window that does not say
 LIMBS = (("shoulder", "elbow", "wrist"), ("hip", "knee", "ankle"))  # swapped as a whole, arms or legs
 
 
@@ -77,11 +77,64 @@ PARTS = tuple(field.name for field in dataclasses.fields(DetectorNoise) if isins
 DETECTOR = DetectorNoise()
 
 
+class NoiseDraws(NamedTuple):
+    """The random values behind the errors of B samples: uniform in 0..1, and normal."""
+
+    chance: np.ndarray  # float32 [B J]: of being unsure or lost
+    level: np.ndarray  # float32 [B J]: of the confidence
+    swap: np.ndarray  # float32 [B 3]: of the whole person, the arms, the legs
+    error: np.ndarray  # float32 [B T J 2], normal: each frame's own
+    news: np.ndarray  # float32 [B T J 2], normal: what the slow part of the error learns in each frame
+
+
+def add_noise(
+    points: np.ndarray,
+    score: np.ndarray,
+    skeleton: str,
+    draws: NoiseDraws,
+    *,
+    strength: np.ndarray,
+    frame_s: np.ndarray,
+    noise: DetectorNoise = DETECTOR,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Exact keypoints [B T J 2] of any unit and their scores [B T J] -> the same as a detector would have found them.
+
+    The middle frame says how large a person is. strength [B]: scales errors and their chances; 0 changes nothing.
+    frame_s [B]: seconds between frames, for what they remember of one another. Missing joints (NaN) stay missing.
+    """
+    table = _table(noise, skeleton)
+    strength = strength.astype(np.float32)[:, None]
+    lost = draws.chance < strength * noise.lost
+    unsure = draws.chance < strength * (noise.lost + table.unsure)
+    jitter = np.where(unsure, noise.unsure_factor * table.jitter, table.jitter)
+    jitter = strength * np.where(lost, np.float32(noise.lost_jitter), jitter)  # [B J]
+    sure_score = 1.0 - (1.0 - noise.sure_score) * draws.level**1.5 * np.minimum(strength, 1.0)
+    factor = np.where(unsure, _between(noise.unsure_score, draws.level), sure_score)
+    factor = np.where(lost, _between(noise.lost_score, draws.level), factor)
+    size = person_size(points[:, points.shape[1] // 2])
+    error = _errors(draws, noise, frame_s)
+    points = points + (size[:, None] * jitter)[:, None, :, None] * error
+    score = score * factor[:, None].astype(np.float32)
+    chances = np.array([noise.swapped, *[noise.limbs_swapped] * len(LIMBS)], dtype=np.float32)
+    for mirror, swaps in zip(table.mirrors, (draws.swap < strength * chances).T, strict=True):
+        points = np.where(swaps[:, None, None, None], points[:, :, mirror], points)
+        score = np.where(swaps[:, None, None], score[:, :, mirror], score)
+    return points, score
+
+
+def person_size(points: np.ndarray) -> np.ndarray:
+    """[... J 2] -> [...]: the longer side of the box around the joints that are not NaN; 0 where there are none."""
+    known = np.isfinite(points)
+    high = np.where(known, points, -np.inf).max(-2)
+    low = np.where(known, points, np.inf).min(-2)
+    return np.where(known.any(-2), high - low, 0.0).max(-1).astype(np.float32)
+
+
 class _Table(NamedTuple):
     """A skeleton's numbers as arrays [J]."""
 
     jitter: np.ndarray  # float32
-    unsure: np.ndarray
+    unsure: np.ndarray  # float32
     mirrors: tuple[np.ndarray, ...]  # permutations: the whole person, then each of LIMBS
 
 
@@ -98,59 +151,17 @@ def _table(noise: DetectorNoise, skeleton: str) -> _Table:
     )
 
 
-def add_noise(
-    keypoints: np.ndarray,
-    skeleton: str,
-    rng: np.random.Generator,
-    *,
-    strength: float = 1.0,
-    fps: float | None = None,
-    noise: DetectorNoise = DETECTOR,
-) -> np.ndarray:
-    """float32 [T J 3] (x, y, score) of one person's frames, exact -> the same as a detector would have found them.
-
-    The middle frame says how large the person is. strength: scales errors and their chances; 0 changes nothing.
-    fps: of the frames, for what they remember of one another. Missing joints stay missing. One call draws the same
-    number of random values whatever the keypoints are.
-    """
-    table = _table(noise, skeleton)
-    frames, joints = keypoints.shape[:2]
-    chance, level = rng.random((2, joints), dtype=np.float32)
-    swap = rng.random(1 + len(LIMBS), dtype=np.float32)
-    error = rng.standard_normal((frames, joints, 2), dtype=np.float32)
-    if frames > 1:
-        error = _remember(error, rng.standard_normal(error.shape, dtype=np.float32), noise, fps or DEFAULT_FPS)
-    lost = chance < strength * noise.lost
-    unsure = chance < strength * (noise.lost + table.unsure)
-    jitter = np.where(unsure, noise.unsure_factor * table.jitter, table.jitter)
-    jitter = strength * np.where(lost, np.float32(noise.lost_jitter), jitter)
-    sure_score = 1.0 - (1.0 - noise.sure_score) * level**1.5 * min(strength, 1.0)
-    score = np.where(unsure, _between(noise.unsure_score, level), sure_score)
-    score = np.where(lost, _between(noise.lost_score, level), score)
-    found = keypoints.copy()
-    found[..., :2] += person_size(keypoints[frames // 2]) * jitter[:, None] * error
-    found[..., 2] *= score
-    for mirror, drawn, limit in zip(table.mirrors, swap, (noise.swapped, *[noise.limbs_swapped] * 2), strict=True):
-        if drawn < strength * limit:
-            found = found[:, mirror]
-    return found
-
-
-def person_size(keypoints: np.ndarray) -> np.float32:
-    """The longer side of the box around one person's keypoints [J 2 or more], px; 0 where there are none."""
-    points = keypoints[np.isfinite(keypoints[:, 0]), :2]
-    return (points.max(0) - points.min(0)).max() if len(points) else np.float32(0.0)
-
-
 def _between(limits: tuple[float, float], share: np.ndarray) -> np.ndarray:
     return limits[0] + (limits[1] - limits[0]) * share
 
 
-def _remember(own: np.ndarray, news: np.ndarray, noise: DetectorNoise, fps: float) -> np.ndarray:
-    """Errors [T J 2] of unit variance, made of unit errors: a part is each frame's own, a part moves slowly (AR(1))."""
-    keep = float(np.exp(-1.0 / (fps * noise.memory_s)))
-    fresh = float(np.sqrt(1.0 - keep**2))
-    slow = news  # written over frame by frame
-    for frame in range(1, len(slow)):
-        slow[frame] = keep * slow[frame - 1] + fresh * news[frame]
-    return float(np.sqrt(noise.slow)) * slow + float(np.sqrt(1.0 - noise.slow)) * own
+def _errors(draws: NoiseDraws, noise: DetectorNoise, frame_s: np.ndarray) -> np.ndarray:
+    """float32 [B T J 2] of unit variance: a part is each frame's own, a part moves slowly (AR(1)) along the frames."""
+    if draws.error.shape[1] == 1:
+        return draws.error
+    keep = np.exp(-frame_s / noise.memory_s).astype(np.float32)[:, None, None]
+    fresh = np.sqrt(1.0 - keep**2)
+    slow = draws.news.copy()  # written over frame by frame
+    for frame in range(1, slow.shape[1]):
+        slow[:, frame] = keep * slow[:, frame - 1] + fresh * draws.news[:, frame]
+    return np.float32(np.sqrt(noise.slow)) * slow + np.float32(np.sqrt(1.0 - noise.slow)) * draws.error

@@ -14,15 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from humanpose3d.model_config import LifterConfig
-from humanpose3d.models.common import CONFIDENT, DEPTH_JOINTS, PosePrediction, sample_map
+from humanpose3d.models.common import CONFIDENT, DEPTH_JOINTS, PosePrediction
 from humanpose3d.sample import PoseBatch
 from humanpose3d.skeletons import get_skeleton
 
 TYPICAL_SPREAD_M = 0.45  # root mean square distance of a person's joints from their middle, seen from the side
 TYPICAL_ERROR_M = 0.05  # what an untrained network says of its joints
 SMALLEST_SPREAD = 1e-3  # of rays; one joint alone has none
-PATCH = (-1.0, 0.0, 1.0)  # where depth is read around a joint, along x and y, in PATCH_STEPs
-PATCH_STEP = 0.06  # of the joints' spread: about the radius of a wrist
 JOINT_FEATURES = 3  # x, y in units of the spread; score
 DEPTH_FEATURES = 4  # depth relative to the person's; its spread in the patch; x, y in metres
 PERSON_FEATURES = 2  # log spread of the rays; share of the joints that is known
@@ -39,8 +37,8 @@ class View(NamedTuple):
     joints: Tensor  # float32 [B Jin 2]: x/z, y/z of the rays, in units of the spread
     joint_known: Tensor  # bool [B Jin]
     score: Tensor  # float32 [B Jin]
-    depth_m: Tensor  # float32 [B Jin], z around the joint in the virtual camera, median of the patch
-    depth_spread_m: Tensor  # float32 [B Jin], interquartile range of the patch
+    depth_m: Tensor  # float32 [B Jin], z around the joint in the virtual camera
+    depth_spread_m: Tensor  # float32 [B Jin]
     depth_known: Tensor  # bool [B Jin]
     person_depth_m: Tensor  # float32 [B], the median over confident joints; 0 where unknown
 
@@ -133,42 +131,21 @@ def turn_onto_person(batch: PoseBatch, *, use_depth: bool) -> View:
     square = (seen.square() * weight).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1)
     spread = square.sqrt().clamp(min=SMALLEST_SPREAD)[:, None]
     joints = (seen / spread[..., None]).where(known[..., None], 0.0)
-    depth_m = batch.depth_m if use_depth else None
-    if depth_m is None:
-        nothing = torch.zeros_like(batch.keypoint_score)
-        depths = (nothing, nothing, torch.zeros_like(known), nothing[:, 0])
-    else:
-        depths = _depths(depth_m, batch, confident, turned[..., 2], spread)
-    return View(to_camera, spread, joints, known, batch.keypoint_score.where(known, 0.0), *depths)
+    score = batch.keypoint_score.where(known, 0.0)
+    if not use_depth or batch.keypoint_depth_m is None or batch.keypoint_depth_mask is None:
+        nothing = torch.zeros_like(score)
+        return View(to_camera, spread, joints, known, score, nothing, nothing, torch.zeros_like(known), nothing[:, 0])
+    depth_known = batch.keypoint_depth_mask & known
+    # z along the real camera's axis -> along the virtual one's, on the same ray.
+    depth_m, depth_spread_m = (batch.keypoint_depth_m * turned[..., 2:]).where(depth_known[..., None], 0.0).unbind(-1)
+    person_m = _person_depth(depth_m, depth_known & confident, depth_known)
+    return View(to_camera, spread, joints, known, score, depth_m, depth_spread_m, depth_known, person_m)
 
 
-def _depths(
-    depth_m: Tensor, batch: PoseBatch, confident: Tensor, z_of_ray: Tensor, spread: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(median and interquartile range [B Jin] of the depths around each joint, whether any is known, the person's [B])
-
-    A patch, since a joint at the body's edge has the wall's depth on one pixel in two; metres, in the virtual camera.
-    """
-    step_px = PATCH_STEP * spread * _focal_px(batch.intrinsics)[:, None]  # [B 1]
-    offsets = torch.tensor([(x, y) for y in PATCH for x in PATCH], device=depth_m.device)
-    points_px = batch.keypoints_px[:, :, None] + offsets * step_px[..., None, None]  # [B Jin P 2]
-    size_px = int(batch.image_size_wh[0, 0])
-    found = sample_map(depth_m, points_px.flatten(1, 2), size_px).unflatten(1, points_px.shape[1:3])[..., 0]
-    found = found.where(found > 0, torch.nan)
-    quarter, median, three_quarters = (
-        found.nanquantile(torch.tensor([0.25, 0.5, 0.75], device=found.device), dim=-1, interpolation="nearest")
-        * z_of_ray
-    )
-    is_known = median.isfinite() & batch.keypoint_mask
-    certain = median.where(is_known & confident, torch.nan)
-    anyhow = median.where(is_known, torch.nan)
-    person_m = certain.where(certain.isfinite().any(1, keepdim=True), anyhow).nanmedian(1).values.nan_to_num(0.0)
-    return (
-        median.where(is_known, 0.0),
-        (three_quarters - quarter).where(is_known, 0.0),
-        is_known,
-        person_m,
-    )
+def _person_depth(depth_m: Tensor, certain: Tensor, known: Tensor) -> Tensor:
+    """[B]: the median depth of the joints that are certain, else of those that are known; 0 where there are none."""
+    chosen = certain.where(certain.any(1, keepdim=True), known)
+    return depth_m.where(chosen, torch.nan).nanmedian(1).values.nan_to_num(0.0)
 
 
 def keypoint_rays(points_px: Tensor, intrinsics: Tensor) -> Tensor:
@@ -191,11 +168,6 @@ def look_along(direction: Tensor) -> Tensor:
 def turn(points: Tensor, rotation: Tensor) -> Tensor:
     """[B J 3] by [B 3 3]. Written out, not as a matrix product: autocast would round that to 16 bits."""
     return (rotation[:, None] * points[:, :, None]).sum(-1)
-
-
-def _focal_px(intrinsics: Tensor) -> Tensor:
-    a, b, c, d = intrinsics[:, :2, :2].flatten(1).unbind(1)
-    return (a * d - b * c).abs().sqrt()
 
 
 class JointTokens(nn.Module):
