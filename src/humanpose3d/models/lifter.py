@@ -87,7 +87,7 @@ class KeypointLifter(nn.Module):
         tokens = self.norm(tokens)
         joints = self.to_joint(tokens[:, :-1]).float()
         joints_view_m = TYPICAL_SPREAD_M * (joints[..., :3] - joints[:, self.root_index, None, :3])
-        root_view_m = _place_root(self.to_root(tokens[:, -1]).float(), view)
+        root_view_m = place_root(self.to_root(tokens[:, -1]).float(), view)
         return PosePrediction(
             turn(joints_view_m, view.to_camera),
             turn(root_view_m[:, None], view.to_camera)[:, 0],
@@ -95,7 +95,7 @@ class KeypointLifter(nn.Module):
         )
 
 
-def _place_root(numbers: Tensor, view: View) -> Tensor:
+def place_root(numbers: Tensor, view: View) -> Tensor:
     """[B 3] metres in the virtual camera, from the head's five numbers.
 
     The person's size over its angle is its distance. The picture's estimate of the size is a person's; where depth is
