@@ -212,7 +212,7 @@ def test_a_lifter_reads_depth_maps_and_windows_only_where_chunks_have_them(root,
     with pytest.raises(ValueError, match="--window 27 needs more"):
         train_model(settings(root, tmp_path, model_type="lifter", window=27))
     with pytest.raises(ValueError, match="take --model-type lifter"):
-        train_model(settings(motion, tmp_path, window=27))
+        train_model(settings(motion, tmp_path, model_type="cnn", window=27))
 
 
 # Dropout and batch statistics are each process's own: a network without them must give the same on one and on two.
