@@ -119,7 +119,7 @@ def shard_writer(source: Path, out: Path) -> None:
 def ours(source: Path, out: Path, **changes: object) -> None:
     settings = {
         "chunk_size": PER_CHUNK, "seed": 1, "shuffle": True, "keep_extracted_originals": False, "compress": "none",
-        "temp_dir": out / "temp", "max_bad": 0.0,
+        "temp_dir": out / "temp", "workers": 2, "max_bad": 0.0,
     }  # fmt: skip
     rechunk(input_dir=str(source), output_dir=str(out / "set"), **(settings | changes))  # type: ignore[arg-type]
 
@@ -128,7 +128,7 @@ def ours_split(source: Path, out: Path) -> None:
     split_by_subject(
         rclone_input_prefix=str(source), rclone_destination_prefix=str(out / "set"), train_subjects="1,5,6,7,8",
         test_subjects="9,11", new_chunk_size=PER_CHUNK, temp_extraction_dir=out / "a", staging_dir=out / "b",
-        compress="none", max_bad=0.0,
+        compress="none", workers=2, max_bad=0.0,
     )  # fmt: skip
 
 

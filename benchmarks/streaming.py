@@ -100,7 +100,7 @@ def _members(number: int, side: int = 512) -> dict[str, bytes]:
 
 
 def make_own(folder: Path, data: Path) -> None:
-    """The same frames as the chunker writes them: cropped to the person, 320 px, quality 95, depth at half the side."""
+    """The same frames as the chunker writes them: cropped to the person, 320 px, quality 90, depth at half the side."""
     keys = sorted(path.name[:-4] for path in (data / "files").glob("*.jpg"))
     with _writer(folder, SHARD) as writer:
         for number, key in enumerate(keys):
@@ -511,7 +511,7 @@ def run_plan(data: Path, name: str) -> dict[str, float]:
     source = StreamingChunkedDataset(data / name)
     order = BatchOrder(source.make_order(), global_batch=1024, drop_last=True)
     for batch in (0, order.batches - 1):
-        for slot in order.slots(batch, 3, 64):
+        for slot in order.slots(7, batch, 3, 64):
             order.order.place(7, slot.group, slot.offset)
     seconds = time.perf_counter() - started
     return {"samples": len(source), "seconds": seconds, "bytes": _private_bytes([os.getpid()]) - before}

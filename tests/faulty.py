@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -22,7 +23,7 @@ KINDS = ("s3", "webdav", "sftp")
 class Fault:
     """What happens to one connection, once `after` bytes have come down it."""
 
-    kind: str  # cut, hang, crawl (64 bytes every 50 ms), corrupt (one bit), or "answer" (instead of what was asked)
+    kind: str  # cut, reset, hang, crawl (64 bytes every 50 ms), corrupt (one bit); "answer": instead of what was asked
     after: int = 100_000
     times: int = 1
     answer: bytes = b""
@@ -103,8 +104,12 @@ class FaultyProxy:
             while data := server.recv(1 << 16):
                 came += len(data)
                 self.bytes_down += len(data)
-                fault = self._take(("cut", "hang", "crawl", "corrupt"), came)
+                fault = self._take(("cut", "reset", "hang", "crawl", "corrupt"), came)
                 if fault is not None and fault.kind == "cut":
+                    break
+                if fault is not None and fault.kind == "reset":
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+                    client.shutdown(socket.SHUT_RD)  # wakes the thread that listens to it: it holds the socket open
                     break
                 if fault is not None and fault.kind == "hang":
                     self._closed.wait()
@@ -128,15 +133,23 @@ def _flipped(data: bytes) -> bytes:
     return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
 
 
+_LINGER_NOT = struct.pack("ii", 1, 0)  # closing such a socket resets its connection
+
+
 def _shut(each: socket.socket) -> None:
     with suppress(OSError):
-        each.shutdown(socket.SHUT_RDWR)
+        if each.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, len(_LINGER_NOT)) != _LINGER_NOT:
+            each.shutdown(socket.SHUT_RDWR)
     each.close()
 
 
 @contextmanager
-def serving(kind: str, folder: Path, work: Path) -> Iterator[int]:
-    """The port of an rclone server of `folder`."""
+def serving(kind: str, folder: Path, work: Path, *, remembers: bool = False) -> Iterator[int]:
+    """The port of an rclone server of `folder`.
+
+    remembers: what it has listed, for a minute. Without that it sees at once what others write to `folder`, but spins
+    for ever over some uploads that broke off.
+    """
     port = free_port()
     login = {
         "s3": ["--auth-key", "KEY,SECRET"],
@@ -144,7 +157,14 @@ def serving(kind: str, folder: Path, work: Path) -> Iterator[int]:
         "sftp": ["--user", "me", "--pass", "secret"],
     }[kind]
     command = [str(rclone_binary()), "serve", kind, str(folder), "--addr", f"127.0.0.1:{port}", *login]
-    command += ["--config", str(work / "none.conf"), "--cache-dir", str(work / "cache"), "--dir-cache-time", "0"]
+    command += [
+        "--config",
+        str(work / "none.conf"),
+        "--cache-dir",
+        str(work / "cache"),
+        "--dir-cache-time",
+        "1m" if remembers else "0",
+    ]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_for_port(port, server)

@@ -42,6 +42,7 @@ def test_underscores_and_hyphens_are_the_same_flag():
         (["--resume", "--epochs", "3"], "resume", "latest"),
         (["--resume", "run7"], "resume", "run7"),
         (["--train-chunks", "0", "1", "2"], "train_chunks", (0, 1, 2)),
+        (["--mix", "a=data/a:0.4", "b=drive:b:0.6"], "mix", ("a=data/a:0.4", "b=drive:b:0.6")),
     ],
 )
 def test_documented_flags_and_aliases_work(given, field, value):

@@ -15,9 +15,9 @@ ROWS = [
     {"video", "checks"},
     {"sources", "sidecars", "remotes", "studio", "images"},
     {"chunks", "models", "visualize"},
-    {"loss", "metrics", "runs", "inspect"},
+    {"loss", "metrics", "runs"},
     {"estimators", "dataset", "tasks"},
-    {"preprocess", "train", "inference"},
+    {"preprocess", "train", "inference", "inspect"},
     {"cli"},
     {"__main__"},
 ]

@@ -85,7 +85,7 @@ def test_a_healthy_drive_of_any_kind_is_a_store(any_drive, tmp_path):
     assert store.stat("empty") is None and store.stat("nowhere") is None
 
 
-@pytest.mark.parametrize("kind", ["cut", "hang", "crawl"])
+@pytest.mark.parametrize("kind", ["cut", "reset", "hang", "crawl"])
 @every_drive
 def test_a_large_file_comes_whole_through_broken_connections(any_drive, kind, tmp_path):
     any_drive.store.stat("file")  # the drive's own greetings are over

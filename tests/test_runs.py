@@ -77,6 +77,16 @@ def test_resuming_may_go_on_for_longer_on_another_machine():
     assert changes == ["epochs: 3 -> 9"]
 
 
+def test_resuming_without_a_word_on_the_data_takes_the_runs_own():
+    mixed = TrainConfig(mix=("a=data/a:1", "b=data/b:2"), chunks_dir="held", val_dir="val")
+    config, changes = resumed_config(TrainConfig(resume="mine"), settings_dict(mixed))
+    assert (config.mix, config.chunks_dir, config.val_dir) == (mixed.mix, "held", "val") and not changes
+    moved = TrainConfig(resume="mine", mix=("a=new/a:1", "b=new/b:2"))
+    config, changes = resumed_config(moved, settings_dict(mixed))
+    assert (config.mix, config.chunks_dir, config.val_dir) == (moved.mix, None, None)
+    assert len(changes) == 1 and changes[0].startswith("mix: ")
+
+
 @pytest.mark.parametrize(
     "change", [{"batch_size": 7}, {"random_seed": 1}, {"train_chunks": (1,)}, {"weights": LossWeights(mse=2.0)}]
 )

@@ -6,7 +6,7 @@ Camera frame: x right, y down, z forward, metres. Pixel (0, 0) is the centre of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -106,6 +106,8 @@ def pixel_to_ray(points_px: np.ndarray, camera: Camera) -> np.ndarray:
 
 def distort(rays: np.ndarray, distortion: np.ndarray) -> np.ndarray:
     """[..., 2] ideal rays (x/z, y/z) -> where the lens puts them. Brown's model, OpenCV's coefficients."""
+    if not np.any(distortion):
+        return rays
     k1, k2, p1, p2, k3 = distortion
     r2 = (rays**2).sum(-1, keepdims=True)
     # The tangential part in vector form, 2 (q.x) x + r2 q: it turns and mirrors with the image as q does.
@@ -142,22 +144,26 @@ def warp_camera(camera: Camera, warp: np.ndarray, turn: np.ndarray | None = None
     (`turn_points`): a rotation about the optical axis, or a mirror. Exact: the turned points, seen by the new camera,
     land on the warped pixels, distortion included. A mirror mirrors the world's first axis too, so R stays a rotation.
     """
-    turn = np.eye(2) if turn is None else turn
-    K = camera.K.copy()
-    K[:2, :2] = warp[:, :2] @ camera.K[:2, :2] @ turn.T
-    K[:2, 2] = warp[:, :2] @ camera.K[:2, 2] + warp[:, 2]
-    k1, k2, p1, p2, k3 = camera.distortion
-    p2, p1 = turn @ np.array([p2, p1])
-    turn3 = np.eye(3)
-    turn3[:2, :2] = turn
-    mirror_world = np.diag([np.sign(np.linalg.det(turn)), 1.0, 1.0])
-    return replace(
-        camera,
-        K=K,
-        R=turn3 @ camera.R @ mirror_world,
-        t_m=turn3 @ camera.t_m,
-        distortion=np.array([k1, k2, p1, p2, k3]),
-    )
+    K = np.array(camera.K)
+    linear = warp[:, :2]
+    K[:2, 2] = linear @ camera.K[:2, 2] + warp[:, 2]
+    if turn is None:
+        K[:2, :2] = linear @ camera.K[:2, :2]
+        return Camera(K, camera.R, camera.t_m, camera.distortion)
+    K[:2, :2] = linear @ camera.K[:2, :2] @ turn.T
+    distortion = np.array(camera.distortion)
+    distortion[3], distortion[2] = turn @ (distortion[3], distortion[2])
+    R, t_m = np.array(camera.R), np.array(camera.t_m)
+    R[:2], t_m[:2] = turn @ R[:2], turn @ t_m[:2]
+    if is_mirror(turn):
+        R[:, 0] *= -1.0
+    return Camera(K, R, t_m, distortion)
+
+
+def is_mirror(turn: np.ndarray) -> bool:
+    """An orthogonal [2 2] that turns left into right."""
+    (a, b), (c, d) = turn.tolist()
+    return a * d - b * c < 0.0
 
 
 def turn_points(points_cam_m: np.ndarray, turn: np.ndarray) -> np.ndarray:

@@ -137,9 +137,17 @@ def index(args: Sequence[str] | None = None, prog: str | None = None) -> int:
 
 def inspect(args: Sequence[str] | None = None, prog: str | None = None) -> int:
     def stage(settings: config.InspectConfig) -> StageReport:
+        arguments = _arguments(settings)
+        of_shuffle, batch_size = arguments.pop("shuffle"), arguments.pop("batch_size")
+        if of_shuffle:
+            from humanpose3d.inspect.shuffle_report import inspect_shuffle
+
+            seed = config.TrainConfig.random_seed  # the order that a training without other wishes reads
+            places = {name: arguments[name] for name in ("location", "report", "temp_dir")}
+            return inspect_shuffle(batch_size=batch_size, seed=seed, **places)
         from humanpose3d.inspect.report import inspect_chunks
 
-        return inspect_chunks(**_arguments(settings))
+        return inspect_chunks(**arguments)
 
     return run(config.InspectConfig, stage, args, prog)
 

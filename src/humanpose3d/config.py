@@ -22,6 +22,11 @@ Range = tuple[float, float]
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]  # --no-depth, without a --no-no-depth beside it
 
 
+def _copy_workers() -> int:
+    """Threads that move samples: the disk is the limit beyond a few."""
+    return max(2, min(os.cpu_count() or 2, 4))
+
+
 def _cpu_workers() -> int:
     """Decoding processes: every core but the one that trains, at most 8."""
     return max(1, min((os.cpu_count() or 2) - 1, 8))
@@ -76,11 +81,11 @@ class ChunkConfig(Command):
     subjects: tuple[str, ...]
     """In the corpus's own units. human36m: 1 5 6 7 8 9 11, or S1 S5 ... mpi_inf_3dhp: S1 ... S8, TS1 ... TS6. mpii:
     train, valid. freihand: training, evaluation, or ranges of samples such as 0-27999. threedpw: train, validation,
-    test, or sequences such as downtown_walking_00."""
+    test, or sequences such as downtown_walking_00. mocap: train, validation, or S1 S35 ..."""
     output: str
     """Folder or remote:path for the chunks."""
     dataset: str = "human36m"
-    """Corpus: human36m, mpi_inf_3dhp, mpii, freihand, threedpw. The layout on disk is found by looking."""
+    """Corpus: human36m, mpi_inf_3dhp, mpii, freihand, threedpw, mocap. The layout on disk is found by looking."""
     images_path: Path | None = None
     """The corpus's images or videos. Default: data/<dataset>/images; for the corpora that come as one tree
     (mpi_inf_3dhp, freihand, threedpw) data/<dataset>."""
@@ -104,7 +109,7 @@ class ChunkConfig(Command):
     """Room left around the person's box on each side, as a share of its longer side."""
     depth_scale: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
     """Side of the stored depth map against the image's."""
-    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 95
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 90
     """Quality of the crops' JPEGs."""
     image_pattern: str | None = None
     """Where the images lie, if neither as in 3DMPPE nor under the official videos' names:
@@ -115,6 +120,13 @@ class ChunkConfig(Command):
     """Frames of 2D keypoints around each sample, an odd number; 0 for none."""
     match_threshold: Annotated[float, Field(gt=0.0)] = 0.15
     """Largest mean distance of detected from labelled joints, as a share of the person's size."""
+    cameras: Count | None = None
+    """mocap: virtual cameras of each motion; 4 unless given."""
+    camera_seed: Annotated[int, Field(ge=0)] | None = None
+    """mocap: of cameras and bodies; 0 unless given."""
+    bodies: Literal["auto", "varied", "recorded"] | None = None
+    """mocap: bone lengths and joint angles changed (varied), or as they were recorded; auto, unless given: varied for
+    training subjects."""
     compress: Compress = "none"
     """gz writes .tar.gz."""
     workers: Annotated[Count, arg(aliases=["--num-workers"])] = _cpu_workers()
@@ -147,6 +159,8 @@ class SplitConfig(Command):
     """Where new chunks wait for their upload."""
     compress: Compress = "none"
     """gz writes .tar.gz."""
+    workers: Annotated[Count, arg(aliases=["--num-workers"])] = _copy_workers()
+    """Threads that read, check and write samples."""
     max_bad: Share = 0.01
     """Share of invalid samples above which the exit code is 1."""
 
@@ -173,7 +187,10 @@ class RechunkConfig(Command):
     compress: Compress = "none"
     """gz writes .tar.gz."""
     temp_dir: Path = Path("./dataset_cache/rechunk")
-    """Where remote and .tar.gz chunks are copied to while needed, and new ones wait for their upload."""
+    """Where remote and .tar.gz chunks are copied to while needed, and new ones wait for their upload. With less room
+    than they take, the chunks are fetched in several passes."""
+    workers: Annotated[Count, arg(aliases=["--num-workers"])] = _copy_workers()
+    """Threads that read, check and write samples."""
     max_bad: Share = 0.01
     """Share of invalid samples above which the exit code is 1."""
 
@@ -237,10 +254,15 @@ class TrainConfig(Command):
     Example: main.py --chunks-dir myonedrive:h36m/shuffled --model-type cnn --cache-dir /scratch/cache --device cuda
     """
 
-    chunks_dir: str
-    """ROOT: a folder or remote:path with train/ and test/ (or val/), or one folder of chunks beside --val-dir."""
+    chunks_dir: str | None = None
+    """ROOT: a folder or remote:path with train/ and test/ (or val/), or one folder of chunks beside --val-dir. Needed
+    unless --mix says what to train on; beside --mix only its val/ or test/ is read."""
+    mix: tuple[str, ...] = ()
+    """Train on several sets of the same skeletons, each drawn from by its weight: NAME=ROOT:WEIGHT ..., such as
+    h36m=drive:h36m:0.8 studio=data/studio:0.2. ROOT has train/, or is a folder of chunks. Validation: --val-dir, else
+    val/ or test/ of --chunks-dir, else of the first set that has one. An epoch is as many batches as all sets fill."""
     train_chunks: tuple[int, ...] = ()
-    """Chunk numbers to train on; none means all."""
+    """Chunk numbers to train on; none means all. Not with --mix, whose sets each count their own."""
     val_chunks: tuple[int, ...] = ()
     """Chunk numbers to validate on; none means all."""
     val_dir: str | None = None
@@ -377,6 +399,11 @@ class InspectConfig(Command):
     """How many samples are read, about; spread over all takes."""
     all: Switch = False
     """Read all of them."""
+    shuffle: bool = False
+    """Instead tell how well the set is mixed as training reads it, and what train, val and test share; looks at keys
+    and metadata only."""
+    batch_size: Count = 64
+    """With --shuffle: samples in a batch, as main.py's --batch-size."""
     temp_dir: Path = Path("./dataset_cache/inspect")
     """Where remote and .tar.gz chunks are copied to while they are read, one at a time."""
 
@@ -388,13 +415,13 @@ class FakeConfig(Command):
     Example: humanpose3d fake mpi_inf_3dhp data/mpi_inf_3dhp --frames-per-take 20
     """
 
-    corpus: Positional[Literal["human36m", "mpi_inf_3dhp", "mpii", "freihand", "threedpw"]]
-    """Whose format."""
+    corpus: Positional[Literal["human36m", "mpi_inf_3dhp", "mpii", "freihand", "threedpw", "mocap"]]
+    """Whose format; mocap: motion without pictures."""
     out: Positional[Path]
     """Folder that gets it."""
     layout: str = ""
     """Which of the corpus's forms. human36m: 3dmppe, official, npz. mpi_inf_3dhp: videos, frames, npz. mpii: json, h5,
-    mat, spin. freihand: v2, coco. threedpw: official, spin. Default: the first."""
+    mat, spin. freihand: v2, coco. threedpw: official, spin. mocap: npz. Default: the first."""
     subjects: tuple[str, ...] = ()
     """Who, in the corpus's own units (see the chunker's --subjects); none means a few of each kind."""
     frames_per_take: Annotated[int, Field(ge=0)] = 0

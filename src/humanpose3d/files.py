@@ -1,8 +1,16 @@
-"""Results on disk: folders made, files written whole. A file that exists is complete, so every stage can be rerun."""
+"""Results on disk: folders made, files written whole. A file that exists is complete, so every stage can be rerun.
+
+What a killed process could not clear away goes when the next one writes to the same folder: the names of temporary
+files and folders tell whose they are.
+"""
 
 from __future__ import annotations
 
 import os
+import platform
+import re
+import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,19 +19,75 @@ from pathlib import Path
 from humanpose3d.reports import StageReport
 
 PART = ".part"  # ends the name of a file that is still being written; stores do not list it
+SCRATCH = "hp3d-scratch-"
+
+_HOST = re.sub(r"[^A-Za-z0-9]", "_", platform.node())  # folders may be shared between machines
+_OWNED_PART = re.compile(rf"\..*\.{_HOST}-(?P<pid>\d+)-\d+{re.escape(PART)}", re.DOTALL)
+_OWNED_SCRATCH = re.compile(rf"{SCRATCH}{_HOST}-(?P<pid>\d+)-.*")
+_swept: set[tuple[Path, re.Pattern[str]]] = set()
+_sweeping = threading.Lock()
+
+
+def _forget() -> None:
+    """In a forked child: another thread may have held the lock."""
+    global _sweeping
+    _sweeping = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{PART}")
+    temporary = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}-{threading.get_ident()}{PART}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path.parent, _OWNED_PART)
         yield temporary
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
+    """A folder in `parent` (the system's for such things) that goes at the end, or when the next is made there."""
+    parent = parent or Path(tempfile.gettempdir())
+    _sweep(parent, _OWNED_SCRATCH)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=f"{SCRATCH}{_HOST}-{os.getpid()}-") as folder:
+        yield Path(folder)
+
+
+def _sweep(folder: Path, owned: re.Pattern[str]) -> None:
+    """Removes what killed processes of this machine left there, before this process puts its first own file there."""
+    with _sweeping:
+        if (folder, owned) in _swept or os.name == "nt":  # where signal 0 is Ctrl-C
+            return
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                match = owned.fullmatch(entry.name)
+                if match is None or _is_another_alive(int(match["pid"])):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    Path(entry.path).unlink(missing_ok=True)
+        _swept.add((folder, owned))
+
+
+def _is_another_alive(pid: int) -> bool:
+    if pid == os.getpid():
+        return False  # of an earlier process that had our number: we have written nothing there yet
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -22,10 +22,11 @@ LAST = "last.pth"
 BEST = "best_model.pth"
 
 # Where and how fast a run is computed, and how long: these may differ when it goes on. Everything else is part of
-# what is trained, or of the order of the samples, and must stay.
+# what is trained, or of the order of the samples, and must stay. Chunks may lie elsewhere than before; that they are
+# other chunks, or mixed otherwise, the position in them would show, and refuse.
 FREE_ON_RESUME = frozenset(
-    "config chunks_dir val_dir val_chunks epochs max_steps precision device num_workers prefetch cache_dir cache_gb "
-    "log_dir exp resume checkpoint evaluate fast_dev_run eval_interval checkpoint_interval pretrained "
+    "config chunks_dir mix val_dir val_chunks epochs max_steps precision device num_workers prefetch cache_dir "
+    "cache_gb log_dir exp resume checkpoint evaluate fast_dev_run eval_interval checkpoint_interval pretrained "
     "val_keypoint_noise".split()
 )
 # Of those, what belongs to this machine or this call and is never taken from the checkpoint.
@@ -89,6 +90,9 @@ def resumed_config(asked: TrainConfig, stored: Mapping[str, Any]) -> tuple[Train
     A setting left at its default is taken from the run. One that was asked for differently replaces it where
     FREE_ON_RESUME allows; elsewhere it would make another run: ValueError names it.
     """
+    if asked.chunks_dir is None and not asked.mix:  # nothing is said of the data: it is where it was
+        val_dir = asked.val_dir or stored.get("val_dir")
+        asked = dataclasses.replace(asked, chunks_dir=stored.get("chunks_dir"), val_dir=val_dir)
     defaults = settings_dict(TrainConfig(chunks_dir=asked.chunks_dir))
     wanted, merged, changes = settings_dict(asked), settings_dict(asked), []
     for name, before in stored.items():

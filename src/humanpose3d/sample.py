@@ -23,11 +23,28 @@ SCHEMA_VERSION = 1  # of a sample's metadata in a chunk; raised when a reader of
 
 
 @dataclass(frozen=True, eq=False)
+class KeypointTrack:
+    """2D keypoints that a corpus brings itself: one person through a take, in the image of one camera."""
+
+    skeleton: str
+    points: np.ndarray  # float32 [N Jin 3]: x, y (pixels), score; NaN and 0 where missing; a row for each frame
+
+    def around(self, row: int, frames: int) -> np.ndarray:
+        """float32 [frames Jin 3]: the rows around one, `frames` odd; NaN and score 0 beyond the take's ends."""
+        window = np.full((frames, *self.points.shape[1:]), (np.nan, np.nan, 0.0), dtype=np.float32)
+        first = row - frames // 2
+        start, stop = max(first, 0), min(first + frames, len(self.points))
+        window[start - first : stop - first] = self.points[start:stop]
+        return window
+
+
+@dataclass(frozen=True, eq=False)
 class LabelledFrame:
     """One labelled person in one image of a raw corpus, as a reader in `sources/` finds it."""
 
-    image_path: Path  # relative to the corpus's images folder; the sidecar has the same path in the processed folder.
-    # A frame of a video is a path below the video's: "S1/Videos/Directions 1.54138969.mp4/000123" (see video.py)
+    image_path: Path | None  # relative to the images folder; the sidecar has the same path in the processed folder.
+    # A frame of a video is a path below the video's: "S1/Videos/Directions 1.54138969.mp4/000123" (see video.py).
+    # None for motion without pictures: then `keypoint_track` is there, and `image_size_wh` and `camera` are virtual
     key: str  # `make_key`'s
     corpus: str
     subject: str  # normalised: "S9", "TS3"
@@ -49,6 +66,8 @@ class LabelledFrame:
     smpl_betas: np.ndarray | None = None  # float32 [10]
     smpl_trans_m: np.ndarray | None = None  # float32 [3], camera frame
     gender: str | None = None  # "female", "male" or "neutral"
+    keypoint_track: KeypointTrack | None = None  # the corpus's own keypoints; shared by the frames of a take
+    track_row: int = 0  # this frame's, in it
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +113,11 @@ class PoseSample:
 
     def with_(self, **changes: Any) -> PoseSample:
         """A new record with some fields replaced."""
-        return replace(self, **changes)
+        # Once or more a sample in training: `dataclasses.replace` takes seven times as long.
+        record = object.__new__(PoseSample)
+        record.__dict__.update(self.__dict__, **changes)
+        assert len(record.__dict__) == len(self.__dict__), f"no such field: {changes.keys() - self.__dict__.keys()}"
+        return record
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +128,7 @@ class PoseBatch:
     subjects: list[str]
     actions: list[str]
     counted: torch.Tensor  # bool [B]; False for the repeats that fill up the last batch of an evaluation
-    image: torch.Tensor | None  # uint8 [B 3 H W] RGB
+    image: torch.Tensor | None  # uint8 [B 3 H W] RGB, channels last in memory
     depth_m: torch.Tensor | None  # float32 [B 1 h w], 0 = unknown (all of it where a sample has no depth)
     keypoints_px: torch.Tensor  # float32 [B Jin 2], in pixels of the H x W model input
     keypoint_score: torch.Tensor  # float32 [B Jin], 0 where missing

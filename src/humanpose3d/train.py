@@ -9,14 +9,13 @@ import logging
 import math
 import os
 import sys
-import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning
 import orjson
@@ -26,10 +25,11 @@ from torch import nn
 from humanpose3d.chunks.layout import has_chunks
 from humanpose3d.config import LossWeights, TrainConfig
 from humanpose3d.dataset.augmentation import FitView, PoseAugmentor
-from humanpose3d.dataset.chunked_dataset import StreamingChunkedDataset, StreamingLoader
+from humanpose3d.dataset.chunked_dataset import Source, StreamingChunkedDataset, StreamingLoader
 from humanpose3d.dataset.collator import Human36MCollator
 from humanpose3d.dataset.keypoint_batches import KeypointDecoder
-from humanpose3d.files import make_folder, write_report
+from humanpose3d.dataset.mix import DatasetMix, parse_mix
+from humanpose3d.files import make_folder, scratch_folder, write_report
 from humanpose3d.model_config import ModelConfig, model_config
 from humanpose3d.models import build_model
 from humanpose3d.models.checkpoint import LoadedModel, describe, load_model
@@ -74,8 +74,8 @@ def train_model(config: TrainConfig) -> StageReport:
             return _train(config)
         if config.resume is not None:
             raise ValueError("--fast-dev-run is a run of its own; leave out --resume")
-        with tempfile.TemporaryDirectory(prefix="hp3d-") as folder:
-            report = _train(replace(config, log_dir=Path(folder), exp=None, epochs=1))
+        with scratch_folder() as folder:
+            report = _train(replace(config, log_dir=folder, exp=None, epochs=1))
         report.summary = "one training and one validation batch went through everything; nothing is kept"
         return report
 
@@ -114,19 +114,26 @@ def evaluate_checkpoint(config: TrainConfig) -> StageReport:
 def mean_pose_error(config: TrainConfig, train_store: Store, val_store: Store, model: ModelConfig) -> float:
     """MPJPE in mm, on the validation chunks, of always answering with the mean pose of the training chunks."""
     skeleton = TASKS[model.model_type](model, config.weights, config.target).skeleton
-    training = _labels(config, train_store, config.train_chunks, model)
-    with progress("mean training pose", len(training.dataset)) as bar:
-        pose_m = mean_pose(training, skeleton, advance=bar.advance)
+    stores = [part.store for part in find_mix(config)] or [train_store]
+    training = [_labels(config, store, config.train_chunks, model) for store in stores]
+    with progress("mean training pose", sum(len(part.dataset) for part in training)) as bar:
+        pose_m = mean_pose(chain.from_iterable(training), skeleton, advance=bar.advance)
     return score_mean_pose(pose_m, _labels(config, val_store, config.val_chunks, model), skeleton)
 
 
 def find_sets(config: TrainConfig, *, evaluating: bool = False) -> tuple[Store | None, Store]:
-    """(training chunks, validation chunks) under ROOT and --val-dir. Training chunks may be absent when evaluating."""
+    """(training chunks, validation chunks) under ROOT and --val-dir. Training chunks may be absent when evaluating.
+
+    With --mix: its first set's (`find_mix` has them all), and those of --val-dir, of ROOT or of a set of the mix.
+    """
+    if config.mix:
+        return _find_sets_of_mix(config)
+    if config.chunks_dir is None:
+        raise ValueError("say where the chunks are: --chunks-dir ROOT, or several sets as --mix NAME=ROOT:WEIGHT ...")
     root = open_store(config.chunks_dir)
     folders = root.folders()
-    train = root.child("train") if "train" in folders else root if has_chunks(root) else None
-    held_out = [root.child(name) for name in ("val", "test") if name in folders]
-    val = open_store(config.val_dir) if config.val_dir is not None else held_out[0] if held_out else None
+    train, held_out = _training_chunks(root, folders), _held_out(root, folders)
+    val = open_store(config.val_dir) if config.val_dir is not None else held_out
     if train is None and not (evaluating and val is not None):
         raise FileNotFoundError(
             f"{root.location} holds no chunks: --chunks-dir takes a folder or remote:path with train/ and test/ (or "
@@ -135,6 +142,52 @@ def find_sets(config: TrainConfig, *, evaluating: bool = False) -> tuple[Store |
     if val is None:
         raise FileNotFoundError(f"{root.location} has no validation chunks: neither val/ nor test/; give --val-dir")
     return train, val
+
+
+class MixedStore(NamedTuple):
+    """One set of --mix: its training chunks."""
+
+    name: str
+    store: Store
+    weight: float
+
+
+def find_mix(config: TrainConfig) -> list[MixedStore]:
+    """The training chunks of each set of --mix; none without it. FileNotFoundError, ValueError name the set."""
+    if config.mix and config.train_chunks:
+        raise ValueError(
+            "--train-chunks chooses from --chunks-dir; with --mix each set has its own numbers, leave it out"
+        )
+    found = []
+    for name, location, weight in parse_mix(config.mix):
+        root = open_store(location)
+        store = _training_chunks(root, root.folders())
+        if store is None:
+            raise FileNotFoundError(
+                f"--mix {name}: {root.location} holds no chunks: ROOT is a folder or remote:path with train/, or one "
+                "folder of chunks; its weight stands after the last colon"
+            )
+        found.append(MixedStore(name, store, weight))
+    return found
+
+
+def _find_sets_of_mix(config: TrainConfig) -> tuple[Store, Store]:
+    first = find_mix(config)[0].store
+    if config.val_dir is not None:
+        return first, open_store(config.val_dir)
+    roots = [item.root for item in parse_mix(config.mix)] if config.chunks_dir is None else [config.chunks_dir]
+    for root in map(open_store, roots):
+        if (val := _held_out(root, root.folders())) is not None:
+            return first, val
+    raise FileNotFoundError(f"{', '.join(roots)}: no validation chunks, neither val/ nor test/; give --val-dir")
+
+
+def _training_chunks(root: Store, folders: Collection[str]) -> Store | None:
+    return root.child("train") if "train" in folders else root if has_chunks(root) else None
+
+
+def _held_out(root: Store, folders: Collection[str]) -> Store | None:
+    return next((root.child(name) for name in ("val", "test") if name in folders), None)
 
 
 @dataclass(frozen=True)
@@ -234,9 +287,14 @@ def _model(start: _Start, store: Store) -> tuple[nn.Module, ModelConfig]:
     return build_model(architecture, pretrained=config.pretrained), architecture
 
 
-def _training_set(config: TrainConfig, store: Store, model: ModelConfig) -> StreamingChunkedDataset:
+def _training_set(config: TrainConfig, store: Store, model: ModelConfig) -> Source:
     transform = PoseAugmentor(config.augmentation, model.input_size)
-    return _dataset(config, store, config.train_chunks, model, fields=model.needs, transform=transform)
+    options: dict[str, Any] = {"fields": model.needs, "transform": transform}
+    if not config.mix:
+        return _dataset(config, store, config.train_chunks, model, **options)
+    mix = find_mix(config)
+    sets = [_dataset(config, part.store, (), model, name=part.name, **options) for part in mix]
+    return DatasetMix(sets, [part.weight for part in mix])
 
 
 def _validation_set(config: TrainConfig, store: Store, model: ModelConfig) -> StreamingChunkedDataset:
@@ -269,12 +327,13 @@ def _dataset(
         ("2D keypoints", dataset.keypoint_skeleton, model.keypoint_skeleton),
     ):
         if found != wanted:
-            raise ValueError(f"{store.location} has {what} in skeleton {found}, the model is made for {wanted}")
+            where = f"{dataset.name}: {store.location}" if dataset.name else store.location
+            raise ValueError(f"{where} has {what} in skeleton {found}, the model is made for {wanted}")
     return dataset
 
 
 def _training_loader(
-    config: TrainConfig, dataset: StreamingChunkedDataset, model: ModelConfig, rank: int = 0, world_size: int = 1
+    config: TrainConfig, dataset: Source, model: ModelConfig, rank: int = 0, world_size: int = 1
 ) -> StreamingLoader:
     return _loader(config, dataset, model, rank, world_size, training=True, stream_groups=config.stream_groups)
 
@@ -287,7 +346,7 @@ def _validation_loader(
 
 def _loader(
     config: TrainConfig,
-    dataset: StreamingChunkedDataset,
+    dataset: Source,
     model: ModelConfig,
     rank: int,
     world_size: int,

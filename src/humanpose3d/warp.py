@@ -10,7 +10,7 @@ import math
 import cv2
 import numpy as np
 
-from humanpose3d.camera import turn_points, warp_camera
+from humanpose3d.camera import is_mirror, turn_points, warp_camera
 from humanpose3d.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from humanpose3d.sample import PoseSample
 from humanpose3d.skeletons import SMPL_24, get_skeleton
@@ -32,7 +32,7 @@ def warp_sample(
     marked out of view. A mirror swaps left and right joints too. A turn or a mirror moves SMPL's pose and translation
     along; the translation is lost where the sample has no joints of SMPL that say where the pelvis is.
     """
-    mirrored = turn is not None and np.linalg.det(turn) < 0
+    mirrored = turn is not None and is_mirror(turn)
     changes: dict = {"image_size_wh": size_wh}
     if sample.image is not None:
         changes["image"] = _warp_image(sample.image, warp, size_wh)
@@ -78,7 +78,7 @@ def turn_smpl_pose(pose_rad: np.ndarray, turn: np.ndarray) -> np.ndarray:
     turn3 = np.eye(3)
     turn3[:2, :2] = turn
     turned = pose_rad.astype(np.float64)
-    if np.linalg.det(turn) < 0:
+    if is_mirror(turn):
         turned = turned[SMPL_24.flip_permutation] * [1.0, -1.0, -1.0]
         turn3 = turn3 @ np.diag([-1.0, 1.0, 1.0])  # the mirrored body is turned by Q M
     root = SMPL_24.root_index
@@ -134,8 +134,9 @@ def warp_points(points_px: np.ndarray, warp: np.ndarray) -> np.ndarray:
 
 def compose(first: np.ndarray, then: np.ndarray) -> np.ndarray:
     """The [2 3] warp that does `first`, then `then`."""
-    last_row = [[0.0, 0.0, 1.0]]
-    return (np.vstack([then, last_row]) @ np.vstack([first, last_row]))[:2]
+    both = then[:, :2] @ first
+    both[:, 2] += then[:, 2]
+    return both
 
 
 def in_view(points_px: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
@@ -156,8 +157,8 @@ def _joint_order(skeleton: str | None, mirrored: bool) -> np.ndarray | slice:
 
 
 def _warp_image(image: np.ndarray, warp: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
-    shrinks = abs(np.linalg.det(warp[:, :2])) < 0.25
-    if shrinks:  # average first: bilinear sampling of a much larger image skips pixels
+    (a, b, _), (c, d, _) = warp.tolist()
+    if abs(a * d - b * c) < 0.25:  # average first: bilinear sampling of a much larger image skips pixels
         factor = int(1.0 / np.sqrt(abs(np.linalg.det(warp[:, :2]))))
         height, width = image.shape[:2]
         small = (max(width // factor, 1), max(height // factor, 1))

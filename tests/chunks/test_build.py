@@ -26,6 +26,7 @@ from humanpose3d.sample import LabelledFrame, PoseSample, make_key
 from humanpose3d.sidecars import Person, Sidecar, read_sidecar, sidecar_paths, write_sidecar
 from humanpose3d.skeletons import COCO_17, H36M_17, shared_joints
 from humanpose3d.sources import SOURCES
+from humanpose3d.studio.mocap import write_mocap
 from tests.chunks.sets import hashes, read_set
 
 WIDTH, HEIGHT = 160, 120
@@ -110,8 +111,8 @@ def build(corpus: Corpus, output: str | Path, **changes: Any) -> StageReport:
         "subjects": ("1", "9"), "dataset": "test", "images_path": corpus.images, "processed_path": corpus.processed,
         "annotations_path": corpus.images, "chunk_size": 5, "crop": "person", "image_size": 96, "margin": 0.25,
         "depth_scale": 0.5, "jpeg_quality": 95, "image_pattern": None, "frame_step": 1, "window": 0,
-        "match_threshold": 0.15, "cues": "auto", "missing_images": "error", "compress": "none", "workers": 1,
-        "max_bad": 0.2,
+        "match_threshold": 0.15, "cues": "auto", "missing_images": "error", "cameras": None,
+        "camera_seed": None, "bodies": None, "compress": "none", "workers": 1, "max_bad": 0.2,
     }  # fmt: skip
     return build_chunks(output=str(output), **(settings | changes))
 
@@ -381,6 +382,28 @@ def test_a_chunker_killed_anywhere_ends_with_the_same_bytes(
     assert resumed.skipped == again.skipped == whole.skipped and resumed.counts == again.counts == whole.counts
 
 
+def test_a_resumed_chunker_counts_the_last_sample_of_a_chunk(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"cues": "optional", "processed_path": tmp_path / "none", "chunk_size": 2}
+    whole = build(corpus, tmp_path / "whole", **settings)
+    write, written = build_module.ChunkSetWriter.write, []
+
+    def cut(writer: Any, position: int, *rest: Any) -> None:
+        if len(written) == 4:
+            raise KeyboardInterrupt
+        written.append(position)
+        write(writer, position, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(build_module.ChunkSetWriter, "write", cut)
+        with pytest.raises(KeyboardInterrupt):
+            build(corpus, tmp_path / "cut", **settings)
+    resumed = build(corpus, tmp_path / "cut", **settings)
+    assert hashes(tmp_path / "cut") == hashes(tmp_path / "whole")
+    assert resumed.counts == whole.counts and whole.counts["without_keypoints"] == whole.counts["samples"]
+
+
 def test_new_cues_are_not_taken_for_the_old_ones(corpus: Corpus, tmp_path: Path) -> None:
     corpus.cues(2)[0].unlink()
     build(corpus, tmp_path / "out")
@@ -404,3 +427,87 @@ def test_a_worker_that_dies_is_said_so(corpus: Corpus, tmp_path: Path, monkeypat
     monkeypatch.setattr(build_module, "_work", die)
     with pytest.raises(OSError, match="a worker process was killed.*fewer --workers: finished chunks are kept"):
         build(corpus, tmp_path / "out", workers=2)
+
+
+# ------------------------------------------------------------------------------------------ motion without pictures
+
+
+@pytest.fixture(scope="module")
+def motion(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("motion")
+    write_mocap(folder, subjects=["S101", "S901"], frames_per_take=6)
+    return folder
+
+
+def build_motion(motion: Path, output: Path, **changes: Any) -> StageReport:
+    settings: dict[str, Any] = {
+        "subjects": ("train", "validation"), "dataset": "mocap", "images_path": None, "processed_path": None,
+        "annotations_path": motion, "chunk_size": 100, "cameras": 2, "window": 5,
+    }  # fmt: skip
+    return build(SimpleNamespace(images=None, processed=None), output, **(settings | changes))  # type: ignore[arg-type]
+
+
+def test_motion_needs_neither_pictures_nor_sidecars(motion: Path, tmp_path: Path) -> None:
+    report = build_motion(motion, tmp_path / "out")
+    found = read_set(tmp_path / "out", tmp_path / "x")
+    assert len(found) == report.counts["samples"] == 2 * 15 * 6 * 2 and report.exit_code == 0
+    assert {tuple(members) for _, members in found} == {("window.npy", "meta.json")}
+    index = read_index(open_store(tmp_path / "out"))
+    assert (index.skeleton, index.keypoint_skeleton) == ("h36m_17", "coco_17")
+    assert index.subjects == {"S101": 180, "S901": 180}
+
+
+def test_samples_of_motion_hold_keypoints_of_their_own_and_the_whole_virtual_image(
+    motion: Path, tmp_path: Path
+) -> None:
+    build_motion(motion, tmp_path / "out")
+    of_label, of_keypoints = shared_joints(H36M_17, COCO_17)
+    for sample in samples_in(tmp_path / "out", tmp_path):
+        assert sample.image is None and sample.depth_m is None and not sample.synthetic
+        assert sample.camera is not None and sample.joints_cam_m is not None and sample.joints_px is not None
+        np.testing.assert_allclose(camera_to_pixel(sample.joints_cam_m, sample.camera), sample.joints_px, atol=0.01)
+        assert sample.keypoints_px is not None and sample.keypoint_score is not None
+        np.testing.assert_allclose(sample.keypoints_px[of_keypoints], sample.joints_px[of_label], atol=0.01)
+        assert (sample.keypoint_score == 1.0).all() and min(sample.image_size_wh) >= 720
+        assert sample.fps == sample.window_fps == 10.0 and sample.box_px is not None
+        assert "image_file" not in sample.provenance
+
+
+def test_a_window_of_motion_ends_with_the_take(motion: Path, tmp_path: Path) -> None:
+    build_motion(motion, tmp_path / "out")
+    samples = {
+        (s.action, s.camera_id, s.frame_index): s for s in samples_in(tmp_path / "out", tmp_path) if s.subject == "S901"
+    }
+    for (action, camera_id, index), sample in samples.items():
+        window = sample.keypoint_window
+        assert window is not None and window.shape == (5, 17, 3)
+        np.testing.assert_array_equal(window[2, :, :2], sample.keypoints_px)
+        for place, other in enumerate(range(index - 2, index + 3)):
+            neighbour = samples.get((action, camera_id, other))
+            if neighbour is None:
+                assert np.isnan(window[place, :, :2]).all() and (window[place, :, 2] == 0).all()
+            else:  # six frames: one stretch, one camera
+                np.testing.assert_array_equal(window[place, :, :2], neighbour.keypoints_px)
+
+
+def test_motion_without_a_window_is_metadata_alone(motion: Path, tmp_path: Path) -> None:
+    build_motion(motion, tmp_path / "out", window=0)
+    assert {tuple(members) for _, members in read_set(tmp_path / "out", tmp_path / "x")} == {("meta.json",)}
+
+
+def test_the_bytes_of_motion_do_not_depend_on_the_workers(motion: Path, tmp_path: Path) -> None:
+    build_motion(motion, tmp_path / "one")
+    build_motion(motion, tmp_path / "two", workers=2)
+    assert hashes(tmp_path / "one") == hashes(tmp_path / "two")
+
+
+def test_motion_filmed_otherwise_is_another_set(motion: Path, tmp_path: Path) -> None:
+    build_motion(motion, tmp_path / "out")
+    assert build_motion(motion, tmp_path / "out").counts["samples"] == 360
+    with pytest.raises(ValueError, match=r"other settings or other input \(camera_seed, input\)"):
+        build_motion(motion, tmp_path / "out", camera_seed=1)
+
+
+def test_cameras_are_for_corpora_without_any(corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--bodies, --cameras: not for test, which is as it was filmed"):
+        build(corpus, tmp_path / "out", cameras=3, bodies="varied")

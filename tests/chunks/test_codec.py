@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 from dataclasses import fields
 from typing import Any
@@ -25,9 +26,11 @@ from humanpose3d.chunks.codec import (
     encode_depth,
     encode_jpeg,
     encode_sample,
+    glance,
     members_of,
+    read_facts,
 )
-from humanpose3d.sample import PoseSample
+from humanpose3d.sample import SCHEMA_VERSION, PoseSample
 from tests.records import random_sample
 
 KEY = "h36m-S1-Walking-54138969-000000-p0"
@@ -126,9 +129,41 @@ def test_depth_of_8_bits_is_refused() -> None:
         decode_depth(KEY, png.tobytes())
 
 
-def test_a_valid_sample_passes_and_gives_its_metadata() -> None:
-    meta = check_sample(KEY, encode_sample(random_sample(np.random.default_rng(5), window=3)), decode=True)
-    assert meta["subject"] == "S1" and meta["members"] == list(SAMPLE_MEMBERS)
+def test_a_valid_sample_passes_and_gives_what_a_set_keeps_in_mind() -> None:
+    sample = random_sample(np.random.default_rng(5), window=3)
+    facts = check_sample(KEY, encode_sample(sample), decode=True)
+    assert facts == {
+        "schema_version": SCHEMA_VERSION, "subject": "S1", "skeleton": sample.skeleton,
+        "keypoint_skeleton": sample.keypoint_skeleton, "provenance": sample.provenance,
+    }  # fmt: skip
+    assert read_facts(KEY, encode_sample(sample)) == facts
+
+
+_VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(-2, 30), st.floats(-5, 5), st.sampled_from(["S1", "h36m_17", "coco_17", ""]),
+    st.lists(st.floats(0, 1), max_size=25),
+    st.lists(st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=4), max_size=25),
+    st.dictionaries(st.sampled_from(["K", "R", "t_m", "distortion"]), st.floats(0, 1)),
+)  # fmt: skip
+
+
+@given(st.sampled_from([field.name for field in fields(PoseSample)]), _VALUES, st.booleans())
+def test_what_the_quick_check_takes_the_record_takes(name: str, value: Any, leave_out: bool) -> None:
+    members = encode_sample(random_sample(np.random.default_rng(5)))
+    meta = json.loads(members["meta.json"])
+    meta.pop(name, None) if leave_out else meta.update({name: value})
+    members["meta.json"] = json.dumps(meta).encode()
+    try:
+        decode_sample(KEY, members)
+        reason = None
+    except BadSample as bad:
+        reason = bad.reason
+    try:
+        check_sample(KEY, members)
+        checked = None
+    except BadSample as bad:
+        checked = bad.reason
+    assert checked == reason or "not of the size" in str(reason)
 
 
 @pytest.mark.parametrize("extension", SAMPLE_MEMBERS)
@@ -208,3 +243,35 @@ def test_a_pickle_in_place_of_a_window_is_not_opened() -> None:
 def test_a_bad_sample_survives_the_way_between_processes() -> None:
     back = pickle.loads(pickle.dumps(BadSample(KEY, "no image")))
     assert (back.key, back.reason, str(back)) == (KEY, "no image", f"{KEY}: no image")
+
+
+def lying(members: dict[str, bytes]) -> tuple[bytearray, list[tuple[str, int, int]]]:
+    """Members one after the other, some way into a memory, and where each lies."""
+    memory, parts = bytearray(b"before"), []
+    for extension, data in members.items():
+        parts.append((extension, len(memory) - 6, len(data)))
+        memory += data
+    return memory, parts
+
+
+def test_a_glance_gives_what_reading_gives() -> None:
+    members = encode_sample(random_sample(np.random.default_rng(5), window=3))
+    assert glance(KEY, *lying(members), 6) == read_facts(KEY, members)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda members: members | {"image.jpg": members["image.jpg"][:-2]},
+        lambda members: members | {"depth.png": members["depth.png"][:-1]},
+        lambda members: {name: data for name, data in members.items() if name != "depth.png"},
+        lambda members: members | {"meta.json": members["meta.json"][:-1]},
+        lambda members: members | {"meta.json": members["meta.json"].replace(KEY.encode(), b"another")},
+        lambda members: {name: data for name, data in members.items() if name != "meta.json"},
+    ],
+)
+def test_a_glance_takes_nothing_that_looks_wrong(damage: Any) -> None:
+    members = damage(encode_sample(random_sample(np.random.default_rng(5), window=3)))
+    assert glance(KEY, *lying(members), 6) is None
+    with pytest.raises(BadSample):
+        check_sample(KEY, members)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from humanpose3d.chunks import rechunk as rechunk_module
+from humanpose3d.chunks import pool, transfer
 from humanpose3d.chunks.codec import encode_sample
 from humanpose3d.chunks.layout import read_index
 from humanpose3d.chunks.rechunk import global_order, rechunk
@@ -24,7 +24,7 @@ from tests.chunks.test_split import split
 def shuffle(tmp_path: Path, source: str | Path, target: str | Path, **changes: Any) -> StageReport:
     settings: dict[str, Any] = {
         "chunk_size": 7, "seed": 42, "shuffle": True, "keep_extracted_originals": False, "compress": "none",
-        "temp_dir": tmp_path / "temp", "max_bad": 0.01,
+        "temp_dir": tmp_path / "temp", "workers": 2, "max_bad": 0.01,
     }  # fmt: skip
     return rechunk(input_dir=str(source), output_dir=str(target), **(settings | changes))
 
@@ -89,16 +89,17 @@ def test_a_rechunk_killed_anywhere_ends_with_the_same_bytes(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
 ) -> None:
     shuffle(tmp_path, source, tmp_path / "whole")
-    check, checked = rechunk_module.check_sample, []
+    monkeypatch.setattr(transfer, "STRETCH_SAMPLES", 3)
+    take, taken = transfer._taken, []
 
-    def cut(key: str, members: dict[str, bytes]) -> dict[str, Any]:
-        checked.append(key)
-        if len(checked) == killed_at:
+    def cut(*arguments: Any) -> Any:
+        taken.append(arguments)
+        if len(taken) == killed_at:
             raise KeyboardInterrupt
-        return check(key, members)
+        return take(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(rechunk_module, "check_sample", cut)
+        patched.setattr(transfer, "_taken", cut)
         with pytest.raises(KeyboardInterrupt):
             shuffle(tmp_path, source, tmp_path / "cut")
     shuffle(tmp_path, source, tmp_path / "cut")
@@ -109,7 +110,7 @@ def test_a_resumed_rechunk_does_not_fetch_again_what_it_has(
     tmp_path: Path, s3_remote: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_set(s3_remote.location + "/chunks", samples_of(20), chunk_size=6, staging=tmp_path / "staging")
-    fetch, fetched = rechunk_module.fetch_chunk, []
+    fetch, fetched = pool.fetch_chunk, []
 
     def cut(store: Any, entry: Any, path: Path) -> None:
         fetched.append(entry.file)
@@ -117,7 +118,7 @@ def test_a_resumed_rechunk_does_not_fetch_again_what_it_has(
             raise KeyboardInterrupt
         fetch(store, entry, path)
 
-    monkeypatch.setattr(rechunk_module, "fetch_chunk", cut)
+    monkeypatch.setattr(pool, "fetch_chunk", cut)
     with pytest.raises(KeyboardInterrupt):
         shuffle(tmp_path, f"{s3_remote.location}/chunks", tmp_path / "out")
     shuffle(tmp_path, f"{s3_remote.location}/chunks", tmp_path / "out")
@@ -177,17 +178,17 @@ def test_a_report_of_a_resumed_run_names_what_the_first_one_left_out(
     for file in (tmp_path / "chunks").iterdir():
         rewrite(file, lambda name, data: None if "000001" in name and name.endswith("png") else data)
     whole = shuffle(tmp_path, tmp_path / "chunks", tmp_path / "whole", chunk_size=1)
-    take, taken = rechunk_module._Samples.take, []
+    take, taken = pool.InPlace.take, []
 
-    def cut(samples: Any, numbers: list[int]) -> list[Any]:
+    def cut(samples: Any, numbers: list[int], arena: Any) -> list[Any]:
         taken.extend(numbers)
         if len(taken) >= 12:
             raise KeyboardInterrupt
-        return take(samples, numbers)
+        return take(samples, numbers, arena)
 
-    monkeypatch.setattr(rechunk_module, "SAMPLES_PER_TASK", 1)
+    monkeypatch.setattr(transfer, "STRETCH_SAMPLES", 1)
     with monkeypatch.context() as patched:
-        patched.setattr(rechunk_module._Samples, "take", cut)
+        patched.setattr(pool.InPlace, "take", cut)
         with pytest.raises(KeyboardInterrupt):
             shuffle(tmp_path, tmp_path / "chunks", tmp_path / "cut", chunk_size=1)
     resumed = shuffle(tmp_path, tmp_path / "chunks", tmp_path / "cut", chunk_size=1)
@@ -232,9 +233,90 @@ def test_a_disk_too_small_for_the_chunks_is_said_before_they_are_fetched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_set(tmp_path / "chunks", samples_of(5), compress="gz")
-    monkeypatch.setattr(rechunk_module.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10})())
-    with pytest.raises(OSError, match="has 0.0 GB free; name a roomier disk with --temp-dir"):
+    monkeypatch.setattr(pool.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10})())
+    with pytest.raises(
+        OSError, match="GB free, too little for a few chunks of this set.*name a roomier disk with --temp-dir"
+    ):
         shuffle(tmp_path, tmp_path / "chunks", tmp_path / "out")
+
+
+@pytest.mark.parametrize("compress", ["none", "gz"])
+def test_a_remote_set_larger_than_the_disk_is_shuffled_in_passes_to_the_same_bytes(
+    tmp_path: Path, s3_remote: Any, monkeypatch: pytest.MonkeyPatch, compress: str
+) -> None:
+    write_set(s3_remote.location + "/chunks", samples_of(60), chunk_size=5, compress=compress, staging=tmp_path / "s")
+    shuffle(tmp_path, f"{s3_remote.location}/chunks", tmp_path / "whole")
+    store = open_store(s3_remote.folder / "chunks")
+    largest = max(pool._tar_bytes(store, entry) for entry in read_index(store).chunks)
+    monkeypatch.setattr(pool, "_free", lambda folder: 6 * largest)
+    most, deal = 0, pool._deal
+
+    def dealt(*arguments: Any) -> None:
+        nonlocal most
+        deal(*arguments)
+        most = max(most, sum(path.stat().st_size for path in (tmp_path / "temp").rglob("*.tar")))
+
+    monkeypatch.setattr(pool, "_deal", dealt)
+    report = shuffle(tmp_path, f"{s3_remote.location}/chunks", tmp_path / "passes")
+    assert report.counts["samples"] == 60 and hashes(tmp_path / "passes") == hashes(tmp_path / "whole")
+    assert 0 < most <= 6 * largest
+    assert not list((tmp_path / "temp").iterdir())
+
+
+def test_a_set_beyond_memory_on_a_slow_disk_is_dealt_to_buckets_first_to_the_same_bytes(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shuffle(tmp_path, source, tmp_path / "whole")
+    set_bytes = sum(entry.bytes for entry in read_index(open_store(source)).chunks)
+    monkeypatch.setattr(pool, "available_memory", lambda: set_bytes)
+    assert not pool._is_slow_to_seek(open_store(source), read_index(open_store(source)))  # it lies in memory
+    monkeypatch.setattr(pool, "_is_slow_to_seek", lambda *_: True)
+    spans = []
+    made = pool._Bucket
+
+    def bucket(path: Path, positions: range) -> Any:
+        spans.append(positions)
+        return made(path, positions)
+
+    monkeypatch.setattr(pool, "_Bucket", bucket)
+    shuffle(tmp_path, source, tmp_path / "buckets")
+    assert hashes(tmp_path / "buckets") == hashes(tmp_path / "whole")
+    assert len(spans) > 1 and [position for span in spans for position in span] == list(range(40))
+
+
+@pytest.mark.parametrize("killed_at", [2, 11, 25, 60, 80])
+def test_passes_killed_anywhere_end_with_the_same_bytes_and_the_same_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    write_foreign(tmp_path / "chunks", 40)
+    data = (tmp_path / "chunks" / "foreign-0000.tar").read_bytes()
+    (tmp_path / "chunks" / "foreign-0099.tar").write_bytes(data)  # keys used twice
+    rewrite(
+        tmp_path / "chunks" / "foreign-0001.tar",
+        lambda name, data: data[:-30] if name.endswith("jpg") and int(name.split("-")[4]) % 3 == 0 else data,
+    )
+    whole = shuffle(tmp_path, tmp_path / "chunks", tmp_path / "whole")
+    assert whole.skipped_counts["its key is used twice"] and whole.skipped_counts["image.jpg is not a whole JPEG"]
+    monkeypatch.setattr(pool, "_is_slow_to_seek", lambda *_: True)
+    monkeypatch.setattr(
+        pool, "available_memory", lambda: sum(p.stat().st_size for p in (tmp_path / "chunks").iterdir())
+    )
+    monkeypatch.setattr(transfer, "STRETCH_SAMPLES", 2)
+    take, taken = transfer._taken, []
+
+    def cut(*arguments: Any) -> Any:
+        taken.append(arguments)
+        if len(taken) == killed_at:
+            raise KeyboardInterrupt
+        return take(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(transfer, "_taken", cut)
+        with pytest.raises(KeyboardInterrupt):
+            shuffle(tmp_path, tmp_path / "chunks", tmp_path / "cut")
+    resumed = shuffle(tmp_path, tmp_path / "chunks", tmp_path / "cut")
+    assert hashes(tmp_path / "cut") == hashes(tmp_path / "whole")
+    assert resumed.skipped_counts == whole.skipped_counts
 
 
 def test_without_a_shuffle_the_order_stays(tmp_path: Path, source: Path) -> None:

@@ -23,7 +23,7 @@ def split(
 ) -> StageReport:
     settings: dict[str, Any] = {
         "new_chunk_size": 4, "temp_extraction_dir": tmp_path / "extract", "staging_dir": tmp_path / "staging",
-        "compress": "none", "max_bad": 0.01,
+        "compress": "none", "workers": 2, "max_bad": 0.01,
     }  # fmt: skip
     return split_by_subject(
         rclone_input_prefix=str(source), rclone_destination_prefix=str(destination), train_subjects=train,
@@ -102,7 +102,7 @@ def test_disk_use_stays_at_a_few_chunks(tmp_path: Path, s3_remote: Any, monkeypa
 
     monkeypatch.setattr(split_module, "_move", measured)
     split(tmp_path, f"{s3_remote.location}/chunks", f"{s3_remote.location}/split", "S1", "S9")
-    assert 2 <= most <= 3  # one source chunk, and one of each part
+    assert 2 <= most <= 5  # a source chunk, the next one (packed and being unpacked), and one of each part
 
 
 @pytest.mark.parametrize("killed_at", [1, 5, 9, 14, 21])

@@ -291,8 +291,9 @@ def test_waiting_for_another_process_has_a_limit(chunk_set, tmp_path, monkeypatc
 
 def test_prefetching_brings_what_is_wanted_and_fits(chunk_set, tmp_path):
     drive, entries = Drive(chunk_set), entries_of(chunk_set)
-    prefetcher = Prefetcher(ChunkCache(drive, tmp_path, sum(entry.bytes for entry in entries[:4])))
-    prefetcher.want(entries)
+    cache = ChunkCache(drive, tmp_path, sum(entry.bytes for entry in entries[:4]))
+    prefetcher = Prefetcher(cache.max_bytes)
+    prefetcher.want((cache, entry) for entry in entries)
     wait_until(lambda: len(cached(tmp_path)) == 4)
     prefetcher.close()
     time.sleep(0.1)
@@ -301,8 +302,8 @@ def test_prefetching_brings_what_is_wanted_and_fits(chunk_set, tmp_path):
 
 def test_prefetching_leaves_broken_chunks_to_the_reader(chunk_set, tmp_path):
     drive, entries = Drive(chunk_set, damaged_times=3), entries_of(chunk_set)
-    prefetcher = Prefetcher(ChunkCache(drive, tmp_path, PLENTY), threads=1)
-    prefetcher.want(entries[:2])
+    prefetcher = Prefetcher(PLENTY, threads=1)
+    prefetcher.want((ChunkCache(drive, tmp_path, PLENTY), entry) for entry in entries[:2])
     wait_until(lambda: len(cached(tmp_path)) == 1)
     prefetcher.close()
     with pytest.raises(BrokenChunk):

@@ -124,22 +124,43 @@ def test_two_broken_samples_of_a_window_get_different_stand_ins(order, epoch):
 
 
 @settings(max_examples=200)
-@given(orders(), st.integers(1, 6), st.sampled_from([1, 2, 3, 4, 6, 12, 24]), st.integers(0, 9))
+@given(orders(), st.integers(1, 6), st.integers(1, 64), st.integers(0, 9))
 def test_processes_one_after_the_other_are_one_process(order, share, world_size, epoch):
     global_batch = share * order.groups * world_size
     batches = BatchOrder(order, global_batch=global_batch, drop_last=False)
     for batch in range(batches.batches):
-        slices = [batches.slots(batch, rank, world_size) for rank in range(world_size)]
+        slices = [batches.slots(epoch, batch, rank, world_size) for rank in range(world_size)]
         assert len({len(part) for part in slices}) == 1
-        assert list(chain.from_iterable(slices)) == batches.slots(batch)
+        assert list(chain.from_iterable(slices)) == batches.slots(epoch, batch)
         for rank, part in enumerate(slices):
             assert {slot.group for slot in part} == set(batches.groups_of(rank, world_size))
+
+
+@settings(max_examples=200)
+@given(orders(), st.integers(0, 10**6), st.data())
+def test_any_processes_that_share_the_batch_train_on_every_sample_at_most_once_an_epoch(order, epoch, data):
+    """From a random batch on with one number of processes, and before it with another."""
+    smallest = int(order.group_samples.min())
+    global_batch = order.groups * data.draw(st.integers(1, smallest))
+    worlds = [number for number in range(1, 65) if global_batch % number == 0]
+    batches = BatchOrder(order, global_batch=global_batch, drop_last=True)
+    resumed = data.draw(st.integers(0, batches.batches))
+    before, after = data.draw(st.sampled_from(worlds)), data.draw(st.sampled_from(worlds))
+    seen = []
+    for batch in range(batches.batches):
+        world_size = before if batch < resumed else after
+        slots = [slot for rank in range(world_size) for slot in batches.slots(epoch, batch, rank, world_size)]
+        assert len(slots) == global_batch
+        seen += [order.place(slot.epoch, slot.group, slot.offset) for slot in slots]
+    assert len(set(seen)) == len(seen) == batches.batches * global_batch
+    # With one group less than a batch is left out; with more, the fuller groups wait for the emptiest.
+    assert batches.batches == smallest // batches.share
 
 
 @given(orders(), st.integers(1, 6))
 def test_an_evaluation_counts_every_sample_exactly_once(order, share):
     batches = BatchOrder(order, global_batch=share * order.groups, drop_last=False)
-    slots = list(chain.from_iterable(batches.slots(batch) for batch in range(batches.batches)))
+    slots = list(chain.from_iterable(batches.slots(0, batch) for batch in range(batches.batches)))
     counted = [order.place(0, slot.group, slot.offset) for slot in slots if slot.counted]
     assert sorted(counted, key=lambda place: (place.chunk, place.sample)) == everything(order)
     assert len(slots) == batches.batches * share * order.groups
@@ -152,7 +173,7 @@ def test_training_drops_only_the_last_partial_batch(order, global_batch):
             BatchOrder(order, global_batch=global_batch, drop_last=True)
         return
     batches = BatchOrder(order, global_batch=global_batch, drop_last=True)
-    slots = list(chain.from_iterable(batches.slots(batch) for batch in range(batches.batches)))
+    slots = list(chain.from_iterable(batches.slots(0, batch) for batch in range(batches.batches)))
     assert [slot.offset for slot in slots] == list(range(order.samples - order.samples % global_batch))
     assert all(slot.counted for slot in slots)
 
@@ -166,7 +187,7 @@ def test_a_process_with_its_own_group_reads_only_that_groups_chunks(groups, epoc
             order.place(epoch, slot.group, slot.offset).chunk
             for epoch in range(epochs)
             for batch in range(batches.batches)
-            for slot in batches.slots(batch, rank, groups)
+            for slot in batches.slots(epoch, batch, rank, groups)
         }
         for rank in range(groups)
     ]
@@ -200,7 +221,7 @@ before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monoton
 order = SampleOrder(np.full(100_000, 10_000), seed=1, groups=4)
 batches = BatchOrder(order, global_batch=256, drop_last=True)
 for batch in (0, batches.batches // 2, batches.batches - 1):
-    for slot in batches.slots(batch):
+    for slot in batches.slots(3, batch):
         order.place(3, slot.group, slot.offset)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, time.monotonic() - start)
 """

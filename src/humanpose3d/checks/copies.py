@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from humanpose3d.checks.case import WORST, Case
@@ -127,22 +129,47 @@ def _leak(corpus: str, subject: str, own: list[Witness]) -> Finding:
     takes: dict[str, set[str]] = {}
     for witness in own:
         takes.setdefault(witness.action, set()).add(str(witness.split))
-    shared = sorted(action for action, both in takes.items() if len(both) > 1)
     counts = {split: sum(witness.split == split for witness in own) for split in sorted({str(w.split) for w in own})}
-    told = ", ".join(f"{number} samples in {split}" for split, number in counts.items())
-    sequences = f", with frames of one take ({', '.join(shared[:3])}) on both sides" if shared else ""
     smaller = min(counts, key=lambda split: counts[split])
+    return subject_leak(
+        corpus,
+        subject,
+        counts,
+        sorted(action for action, both in takes.items() if len(both) > 1),
+        worst=[witness.key for witness in own if witness.split == smaller],
+    )
+
+
+def subject_leak(
+    corpus: str,
+    subject: str,
+    counts: Mapping[str, int],
+    shared: Sequence[str],
+    *,
+    same: int = 0,
+    views: int = 0,
+    worst: Sequence[str] = (),
+) -> Finding:
+    """A subject on several sides of a split. counts: split -> samples; shared: takes that are on several sides too.
+
+    same, views: samples that are on another side as well, under the same key or seen by another camera, where known.
+    """
+    told = ", ".join(f"{number} samples in {split}" for split, number in counts.items())
+    named = f" ({', '.join(shared[:3])})" if any(shared) else ""
+    sequences = f", with frames of one take{named} on both sides" if shared else ""
+    copies = f", {same} samples under the same key" if same else ""
+    copies += f", {views} moments through another camera" if views else ""
     return Finding(
         fault="split_leak",
         corpus=corpus,
         subject=subject,
         camera_id=None,
-        message=f"the subject is on both sides of the split ({told}){sequences}; split by subject",
-        measured=float(counts[smaller]),
+        message=f"the subject is on both sides of the split ({told}){sequences}{copies}; split by subject",
+        measured=float(min(counts.values())),
         expected=0.0,
         unit="samples",
-        samples=len(own),
-        worst=tuple(witness.key for witness in own if witness.split == smaller)[:WORST],
+        samples=sum(counts.values()),
+        worst=tuple(worst[:WORST]),
     )
 
 

@@ -10,26 +10,28 @@ import os
 import signal
 import threading
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import ModuleType
+from typing import Any
 
 import cv2
 import numpy as np
 
 from humanpose3d.checks.evidence import Evidence
 from humanpose3d.checks.judge import judge
-from humanpose3d.chunks.codec import META, BadSample, decode_sample
+from humanpose3d.chunks.codec import META, BadSample, decode_meta, decode_sample
 from humanpose3d.chunks.layout import DEFAULT_PREFIX
 from humanpose3d.chunks.maker import SampleMaker, Unmatched
 from humanpose3d.chunks.write import ChunkSetWriter, report_state, restore_report
+from humanpose3d.files import scratch_folder
 from humanpose3d.images import image_bytes
 from humanpose3d.remotes import open_store
 from humanpose3d.reports import StageReport, progress
@@ -38,7 +40,7 @@ from humanpose3d.sidecars import read_sidecar, sidecar_paths
 from humanpose3d.sources import get_source
 
 REPORT = "chunker_report.json"
-FRAMES_PER_TASK = 8  # handed to a worker at once
+FRAMES_PER_TASK, WITHOUT_PICTURES = 8, 64  # handed to a worker at once; and frames without pictures, 100 us each
 TASKS_AHEAD = 4  # per worker: what bounds the memory
 LOOKED_OVER_PER_TAKE, LOOKED_OVER_PER_CAMERA = 16, 128  # samples of a subject kept for the light inspection, 2 kB each
 FOLDERS_NAMED = 3  # of those that miss images
@@ -64,6 +66,9 @@ def build_chunks(
     match_threshold: float,
     cues: str,
     missing_images: str,
+    cameras: int | None,
+    camera_seed: int | None,
+    bodies: str | None,
     compress: str,
     workers: int,
     max_bad: float,
@@ -76,16 +81,11 @@ def build_chunks(
         raise ValueError(f"--window {window}: an odd number has the frame itself in the middle; take {window + 1}")
     source = get_source(dataset)
     images, processed, annotations = _folders(source, dataset, images_path, processed_path, annotations_path)
-    cues = source.CUES if cues == "auto" else cues
-    all_drawn = missing_images == "synthetic" and not images.is_dir()
-    if cues == "require" and not processed.is_dir() and not all_drawn:
-        raise FileNotFoundError(f"{processed} is missing; run preprocess.py on {images} first")
-    if not images.is_dir() and missing_images == "error":
-        raise FileNotFoundError(
-            f"{images} is missing; --images-path names the folder of {dataset}'s images or videos "
-            "(--missing-images synthetic does without them)"
-        )
-    frames = partial(source.read_frames, images, annotations, subjects, frame_step, image_pattern=image_pattern)
+    cues = source.CUES if cues == "auto" or source.CUES == "own" else cues
+    if cues != "own":
+        _check_folders(images, processed, dataset, cues, missing_images)
+    own = _own_settings(source, dataset, {"cameras": cameras, "camera_seed": camera_seed, "bodies": bodies})
+    frames = partial(source.read_frames, images, annotations, subjects, frame_step, image_pattern=image_pattern, **own)
     report = StageReport("chunker", max_bad=max_bad)
     survey = _survey(frames(told=report), images, processed)
     report.inputs = survey.frames + report.total_skipped
@@ -99,12 +99,12 @@ def build_chunks(
         "chunk_size": chunk_size, "crop": crop, "image_size": image_size, "margin": margin, "depth_scale": depth_scale,
         "jpeg_quality": jpeg_quality, "frame_step": frame_step, "window": window, "match_threshold": match_threshold,
         "cues": cues, "missing_images": missing_images, "compress": compress, "frames": survey.frames,
-        "input": survey.digest,
+        "input": survey.digest, **own,
     }  # fmt: skip
     store = open_store(output)
     light = _LightInspection()
-    with TemporaryDirectory(prefix="hp3d-") as staging, ChunkSetWriter(
-        store, prefix=DEFAULT_PREFIX, chunk_size=chunk_size, compress=compress, plan=plan, staging=Path(staging),
+    with scratch_folder() as staging, ChunkSetWriter(
+        store, prefix=DEFAULT_PREFIX, chunk_size=chunk_size, compress=compress, plan=plan, staging=staging,
         state=lambda: report_state(report),
     ) as writer:  # fmt: skip
         if writer.state is not None:
@@ -135,10 +135,31 @@ def _folders(
     return images, processed or root / "processed", annotations
 
 
+def _check_folders(images: Path, processed: Path, dataset: str, cues: str, missing_images: str) -> None:
+    """FileNotFoundError where the pictures, or what preprocess.py makes of them, must be there and are not."""
+    all_drawn = missing_images == "synthetic" and not images.is_dir()
+    if cues == "require" and not processed.is_dir() and not all_drawn:
+        raise FileNotFoundError(f"{processed} is missing; run preprocess.py on {images} first")
+    if not images.is_dir() and missing_images == "error":
+        raise FileNotFoundError(
+            f"{images} is missing; --images-path names the folder of {dataset}'s images or videos "
+            "(--missing-images synthetic does without them)"
+        )
+
+
+def _own_settings(source: ModuleType, dataset: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The corpus's own settings that were given. ValueError where it does not know one of them."""
+    given = {name: value for name, value in given.items() if value is not None}
+    if unknown := sorted(set(given) - set(getattr(source, "SETTINGS", ()))):
+        flags = ", ".join("--" + name.replace("_", "-") for name in unknown)
+        raise ValueError(f"{flags}: not for {dataset}, which is as it was filmed; leave that out")
+    return given
+
+
 @dataclass
 class _Survey:
     frames: int = 0
-    digest: str = ""  # of the frames' keys and the sizes of their files: what a restart must find again
+    digest: str = ""  # of the frames' keys and their files' sizes or own keypoints: what a restart must find again
     sidecars: int = 0
     keypoint_skeleton: str | None = None
     in_folder: Counter[Path] = field(default_factory=Counter)  # frames of each folder or video
@@ -151,6 +172,12 @@ def _survey(frames: Iterator[LabelledFrame], images: Path, processed: Path) -> _
     survey, digest, keys = _Survey(), hashlib.sha256(), []
     with progress("labels") as bar:
         for frame in frames:
+            keys.append(hashlib.blake2b(frame.key.encode(), digest_size=8).digest())
+            bar.advance()
+            if frame.image_path is None:
+                assert frame.keypoint_track is not None
+                digest.update(frame.key.encode() + frame.keypoint_track.points[frame.track_row].tobytes())
+                continue
             json_path, _ = sidecar_paths(processed / frame.image_path.parent, frame.image_path.stem)
             sizes = [image_bytes(images / frame.image_path), image_bytes(json_path)]
             survey.in_folder[frame.image_path.parent] += 1
@@ -161,8 +188,6 @@ def _survey(frames: Iterator[LabelledFrame], images: Path, processed: Path) -> _
                 survey.sidecars += 1
                 survey.keypoint_skeleton = survey.keypoint_skeleton or _skeleton_of(json_path)
             digest.update(f"{frame.key} {sizes[0]} {sizes[1]}\n".encode())
-            keys.append(hashlib.blake2b(frame.key.encode(), digest_size=8).digest())
-            bar.advance()
     if len(np.unique(np.frombuffer(b"".join(keys), dtype=np.uint64))) != len(keys):
         raise ValueError("the annotations name a frame twice; copy them anew")
     survey.frames, survey.digest = len(keys), digest.hexdigest()
@@ -194,7 +219,7 @@ def _check_survey(
                 f"{message}; get them, or say --missing-images skip (leave them out) or synthetic (draw stand-ins)"
             )
         report.facts["missing_images"] = message
-    if survey.frames > survey.missing.total() and not survey.sidecars:
+    if cues != "own" and survey.frames > survey.missing.total() and not survey.sidecars:
         if cues == "require":
             raise FileNotFoundError(
                 f"{processed} has no sidecar of these frames; run preprocess.py on {images} first, or say "
@@ -238,13 +263,17 @@ class _LightInspection:
         self._of_take: Counter[tuple[str, str, str, bool]] = Counter()
         self._of_camera: Counter[tuple[str, str, bool]] = Counter()
 
-    def add(self, sample: PoseSample, *, matched: bool) -> None:
-        take = (sample.subject, sample.action, sample.camera_id, matched)
-        camera = (sample.subject, sample.camera_id, matched)
-        if self._of_take[take] < LOOKED_OVER_PER_TAKE and self._of_camera[camera] < LOOKED_OVER_PER_CAMERA:
-            self._of_take[take] += 1
-            self._of_camera[camera] += 1
-            self.evidence.add(sample, matched=matched)
+    def wants(self, subject: str, action: str, camera_id: str, *, matched: bool = True) -> bool:
+        """Another sample of that take, for `add`: few are kept, and most need not even be decoded."""
+        return (
+            self._of_take[subject, action, camera_id, matched] < LOOKED_OVER_PER_TAKE
+            and self._of_camera[subject, camera_id, matched] < LOOKED_OVER_PER_CAMERA
+        )
+
+    def add(self, sample: PoseSample, *, matched: bool = True) -> None:
+        self._of_take[sample.subject, sample.action, sample.camera_id, matched] += 1
+        self._of_camera[sample.subject, sample.camera_id, matched] += 1
+        self.evidence.add(sample, matched=matched)
 
     def judge(self, report: StageReport) -> None:
         """Puts what is wrong into the report."""
@@ -274,18 +303,33 @@ def _write_all(
             try:
                 if isinstance(result, BadSample):
                     raise result
-                writer.write(position, key, result)
-                sample = decode_sample(key, {META: result[META]}, fields=())
-                if sample.synthetic:
-                    report.count("synthetic")
-                if sample.keypoints_px is None or not np.isfinite(sample.keypoints_px).any():
-                    report.count("without_keypoints")
-                light.add(sample, matched=True)
+                meta = decode_meta(key, result)
+                with _counted(report, meta):  # first: what is stored with the chunk that the sample ends counts it
+                    writer.write(position, key, result, meta)
+                if light.wants(meta["subject"], meta["action"], meta["camera_id"]):
+                    light.add(decode_sample(key, {META: result[META]}, fields=()))
             except BadSample as bad:
                 report.skip(bad.key, bad.reason)
                 if isinstance(bad, Unmatched):
-                    light.add(bad.sample, matched=False)
+                    known = bad.sample
+                    if light.wants(known.subject, known.action, known.camera_id, matched=False):
+                        light.add(known, matched=False)
             bar.advance()
+
+
+@contextmanager
+def _counted(report: StageReport, meta: Mapping[str, Any]) -> Iterator[None]:
+    """Counts what is unusual about a sample; not if the block refuses it."""
+    before = report.counts.copy()
+    if meta.get("synthetic"):
+        report.count("synthetic")
+    if not any(number is not None for point in meta.get("keypoints_px") or () for number in point):
+        report.count("without_keypoints")
+    try:
+        yield
+    except BadSample:
+        report.counts = before
+        raise
 
 
 Made = tuple[str, dict[str, bytes] | BadSample]  # key, members
@@ -325,10 +369,11 @@ def _work(frames: list[LabelledFrame]) -> list[Made]:
 def _in_processes(maker: SampleMaker, frames: Iterator[LabelledFrame], workers: int) -> Iterator[Made]:
     """The samples in the frames' order, made by `workers` processes, a bounded number of frames ahead."""
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (maker,))
+    size = WITHOUT_PICTURES if maker.cues == "own" else FRAMES_PER_TASK
     ahead: deque[Future[list[Made]]] = deque()
     try:
         while True:
-            while len(ahead) < workers * TASKS_AHEAD and (task := list(islice(frames, FRAMES_PER_TASK))):
+            while len(ahead) < workers * TASKS_AHEAD and (task := list(islice(frames, size))):
                 ahead.append(pool.submit(_work, task))
             if not ahead:
                 return

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Annotated, Any, TypeAlias
 
 import cv2
+import msgspec
 import numpy as np
 import orjson
 import simplejpeg
@@ -24,7 +25,7 @@ from humanpose3d.skeletons import SKELETONS
 META = "meta.json"
 MEMBER_OF_FIELD = {"image": "image.jpg", "depth_m": "depth.png", "keypoint_window": "window.npy"}
 SAMPLE_MEMBERS = (*MEMBER_OF_FIELD.values(), META)  # in the order they are written
-JPEG_QUALITY = 95
+JPEG_QUALITY = 90
 LONGEST_NAME = 99  # bytes of `<key>.<extension>` that fit a USTAR header's name
 
 _KEY = re.compile(r"[A-Za-z0-9_+=@-]+")
@@ -97,7 +98,7 @@ def _decode_field(key: str, field: str, data: bytes, record: PoseSample) -> np.n
     if field == "depth_m":
         return decode_depth(key, data)
     if field == "keypoint_window":
-        return _decode_window(key, data, record)
+        return _decode_window(key, data, record.keypoint_skeleton)
     image = decode_jpeg(key, data)
     if image.shape[1::-1] != record.image_size_wh:
         raise BadSample(key, "image.jpg is not of the size that meta.json says")
@@ -110,26 +111,167 @@ def members_of(fields: Collection[str]) -> tuple[str, ...]:
 
 
 def check_sample(key: str, members: Mapping[str, bytes], *, decode: bool = False) -> dict[str, Any]:
-    """The metadata of a valid sample; BadSample otherwise.
+    """`read_facts` of a valid sample; BadSample otherwise.
 
     Valid: the key is one of ours, the members that the metadata promises are there, the JSON fits the schema, JPEG and
     PNG begin and end as such. `decode` also decodes them.
     """
     check_key(key)
-    meta = decode_meta(key, members)
-    for extension in meta.get("members", ()):
-        _promised(key, members, meta, extension)
+    facts = _checked_facts(key, members)
     if decode:
         decode_sample(key, members)
-        return meta
-    record = _record(key, meta)
+        return facts
     if "image.jpg" in members:
         _check_jpeg_ends(key, members["image.jpg"])
     if "depth.png" in members:
         _check_png_ends(key, members["depth.png"])
     if "window.npy" in members:
-        _decode_window(key, members["window.npy"], record)
-    return meta
+        _decode_window(key, members["window.npy"], facts["keypoint_skeleton"])
+    return facts
+
+
+def read_facts(key: str, members: Mapping[str, bytes]) -> dict[str, Any]:
+    """What a set keeps in mind of a sample: its `subject`, `skeleton`, `keypoint_skeleton` and `provenance`; of the
+    rest of meta.json nothing is looked at, but that it is JSON of a version that we can read. BadSample."""
+    if META in members:
+        try:
+            facts = _FACTS.decode(members[META])
+            if facts.schema_version <= SCHEMA_VERSION:
+                return {name: getattr(facts, name) for name in FACTS}
+        except msgspec.MsgspecError:
+            pass  # not JSON, or of other types than ours: `decode_meta` says what it is
+    meta = decode_meta(key, members)
+    return {name: meta.get(name) for name in FACTS}
+
+
+def glance(key: str, memory: bytearray, parts: Sequence[tuple[str, int, int]], at: int) -> dict[str, Any] | None:
+    """`read_facts` of a sample that was checked when it was written, with a look at its frame alone: the promised
+    members are there, JPEG and PNG begin and end as such. None where it is not so: `check_sample` says why.
+
+    parts: (extension, offset, size) of its members in `memory`, from `at` on.
+    """
+    facts = None
+    for extension, offset, size in parts:
+        start, end = at + offset, at + offset + size
+        if extension == META:
+            try:
+                facts = _FACTS.decode(memoryview(memory)[start:end])
+            except msgspec.MsgspecError:
+                return None
+        elif extension == "image.jpg":
+            if not (memory.startswith(b"\xff\xd8\xff", start) and memory.endswith(b"\xff\xd9", start, end)):
+                return None
+        elif extension == "depth.png":
+            if not (memory.startswith(_PNG_START, start) and memory.endswith(_PNG_END, start, end)):
+                return None
+    if facts is None or facts.key != key or facts.schema_version > SCHEMA_VERSION:
+        return None
+    if len(facts.members) != len(parts) or {extension for extension, _, _ in parts} != set(facts.members):
+        return None
+    return {name: getattr(facts, name) for name in FACTS}
+
+
+def _checked_facts(key: str, members: Mapping[str, bytes]) -> dict[str, Any]:
+    """`read_facts` of metadata that fits the schema, with the members that it promises. BadSample."""
+    if META in members:
+        try:
+            meta = _SCHEMA.decode(members[META])
+            if meta.fits(key, members):
+                return {name: getattr(meta, name) for name in FACTS}
+        except msgspec.MsgspecError:
+            pass
+    # The long way says what is wrong; or it takes what a foreign writer spelled otherwise, numbers as text, say.
+    plain = decode_meta(key, members)
+    for extension in plain.get("members", ()):
+        _promised(key, members, plain, extension)
+    _record(key, plain)
+    return {name: plain.get(name) for name in FACTS}
+
+
+FACTS = ("schema_version", "subject", "skeleton", "keypoint_skeleton", "provenance")
+
+
+class _Facts(msgspec.Struct):
+    """meta.json as far as the stages that move samples care."""
+
+    schema_version: int
+    key: Any = None
+    members: tuple[str, ...] = ()
+    subject: Any = None
+    skeleton: Any = None
+    keypoint_skeleton: Any = None
+    provenance: Any = None
+
+
+_Number: TypeAlias = float | None  # null is a NaN
+_Point2: TypeAlias = tuple[_Number, _Number]
+_Point3: TypeAlias = tuple[_Number, _Number, _Number]
+_Row3: TypeAlias = tuple[float, float, float]
+_Side: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class _CameraSchema(msgspec.Struct):
+    K: tuple[_Row3, _Row3, _Row3]
+    R: tuple[_Row3, _Row3, _Row3]
+    t_m: _Row3
+    distortion: tuple[float, float, float, float, float]
+
+
+class _Schema(msgspec.Struct):
+    """meta.json as we write it: checked in a seventh of the time that making a record of it takes.
+
+    What it accepts, `_record` accepts; tests/chunks/test_codec.py holds that.
+    """
+
+    schema_version: int
+    key: str
+    corpus: str
+    subject: str
+    action: str
+    camera_id: str
+    image_size_wh: tuple[_Side, _Side]
+    frame_index: int
+    valid: bool
+    provenance: dict[str, Any]
+    members: tuple[str, ...] = ()
+    synthetic: bool | None = None
+    skeleton: str | None = None
+    keypoint_skeleton: str | None = None
+    gender: str | None = None
+    window_fps: _Number = None
+    head_size_px: _Number = None
+    fps: _Number = None
+    keypoints_px: tuple[_Point2, ...] | None = None
+    keypoint_score: tuple[_Number, ...] | None = None
+    joints_px: tuple[_Point2, ...] | None = None
+    joints_cam_m: tuple[_Point3, ...] | None = None
+    joint_score: tuple[_Number, ...] | None = None
+    joint_in_view: tuple[bool, ...] | None = None
+    box_px: tuple[_Number, _Number, _Number, _Number] | None = None
+    smpl_pose_rad: tuple[_Point3, ...] | None = None
+    smpl_betas: tuple[_Number, ...] | None = None
+    smpl_trans_m: _Point3 | None = None
+    camera: _CameraSchema | None = None
+
+    def fits(self, key: str, members: Mapping[str, bytes]) -> bool:
+        """The lengths are those of the skeletons, and the promised members are there."""
+        labels, cues = _JOINTS.get(self.skeleton), _JOINTS.get(self.keypoint_skeleton)
+        if self.schema_version > SCHEMA_VERSION or self.key != key or labels is None or cues is None:
+            return False
+        if (self.keypoints_px is None) != (self.keypoint_score is None):
+            return False
+        for rows, length in (
+            (self.joints_px, labels), (self.joints_cam_m, labels), (self.joint_score, labels),
+            (self.joint_in_view, labels), (self.keypoints_px, cues), (self.keypoint_score, cues),
+            (self.smpl_pose_rad, 24), (self.smpl_betas, 10),
+        ):  # fmt: skip
+            if rows is not None and len(rows) != length:
+                return False
+        return members.keys() >= set(self.members)
+
+
+_JOINTS: dict[str | None, int] = {None: -1} | {name: len(skeleton) for name, skeleton in SKELETONS.items()}
+_FACTS, _SCHEMA = msgspec.json.Decoder(_Facts), msgspec.json.Decoder(_Schema)
 
 
 def check_key(key: str) -> None:
@@ -382,12 +524,12 @@ def _encode_npy(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _decode_window(key: str, data: bytes, record: PoseSample) -> np.ndarray:
+def _decode_window(key: str, data: bytes, keypoint_skeleton: str | None) -> np.ndarray:
     try:
         window = np.load(io.BytesIO(data), allow_pickle=False)
     except (ValueError, EOFError, OSError):
         raise BadSample(key, "window.npy cannot be read") from None
-    joints = len(SKELETONS[record.keypoint_skeleton]) if record.keypoint_skeleton else -1
+    joints = len(SKELETONS[keypoint_skeleton]) if keypoint_skeleton else -1
     if not isinstance(window, np.ndarray) or window.dtype != np.float32 or window.shape[1:] != (joints, 3):
         raise BadSample(key, "window.npy is not float32 [T, joints, 3]")
     return window

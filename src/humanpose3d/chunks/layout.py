@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -20,6 +19,7 @@ import orjson
 from humanpose3d.chunks.codec import SAMPLE_MEMBERS as SAMPLE_MEMBERS
 from humanpose3d.chunks.codec import BadSample, decode_meta
 from humanpose3d.chunks.read import Chunk, OffsetTable, file_crc32, is_compressed, open_chunk, unpack_chunk
+from humanpose3d.files import scratch_folder
 from humanpose3d.remotes import Store
 from humanpose3d.reports import progress
 from humanpose3d.sample import SCHEMA_VERSION
@@ -85,6 +85,11 @@ class ChunkIndex:
     def subjects(self) -> dict[str, int]:
         """Samples of each subject in the whole set."""
         return total_subjects(self.chunks)
+
+    @property
+    def is_ours(self) -> bool:
+        """Our own stages wrote its chunks, and checked each sample as they did; not so where it was only indexed."""
+        return bool(self.provenance.get("history"))
 
     @property
     def digest(self) -> str:
@@ -195,9 +200,9 @@ def index_chunks(store: Store, *, write: bool = True) -> ChunkIndex:
     named = _named_chunks(store)
     facts = SetFacts()
     entries = []
-    with tempfile.TemporaryDirectory(prefix="hp3d-") as folder, progress("index", len(named)) as bar:
+    with scratch_folder() as folder, progress("index", len(named)) as bar:
         for parsed, file in named:
-            entries.append(_index_chunk(store, parsed, file, Path(folder), facts, write=write))
+            entries.append(_index_chunk(store, parsed, file, folder, facts, write=write))
             bar.advance()
     index = ChunkIndex(
         prefix=named[0][0].prefix,
@@ -232,8 +237,7 @@ class SetFacts:
         skeleton = _same(key, "skeleton", self.skeleton, meta)
         keypoint_skeleton = _same(key, "keypoint_skeleton", self.keypoint_skeleton, meta)
         self.skeleton, self.keypoint_skeleton = skeleton, keypoint_skeleton
-        for extension in extensions:
-            self.members[extension] += 1
+        self.members.update(tuple(extensions))
         provenance = meta.get("provenance")
         if isinstance(provenance, dict) and "estimators" in provenance and provenance["estimators"] != self._last:
             self._last = provenance["estimators"]

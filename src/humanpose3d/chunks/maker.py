@@ -49,7 +49,9 @@ class SampleMaker:
     jpeg_quality: int
     window: int  # frames, odd; 0 for none
     match_threshold: float  # share of the person's size
-    cues: str  # "require" or "optional": whether a frame without a matching detection is kept
+    cues: (
+        str  # "require" or "optional": whether a frame without a matching detection is kept; "own": frames bring theirs
+    )
     synthetic_images: bool  # draw a picture where one is missing
     keypoint_skeleton: str | None  # of the sidecars; None where there are none at all
 
@@ -59,13 +61,15 @@ class SampleMaker:
 
     def make(self, frame: LabelledFrame) -> dict[str, bytes]:
         """The members of the frame's sample. BadSample says why there is none."""
-        if image_bytes(self.images_path / frame.image_path) < 0:
+        if frame.image_path is None:
+            return encode_sample(self._without_picture(frame))
+        image_path = self.images_path / frame.image_path
+        if image_bytes(image_path) < 0:
             if not self.synthetic_images:
                 raise BadSample(frame.key, "no image")
             return self._encode(self._synthetic(frame), None)
         stem = self.processed_path / frame.image_path.with_suffix("")
         sidecar = self._sidecar(frame, stem)
-        image_path = self.images_path / frame.image_path
         try:
             image = read_image(image_path)  # as preprocess.py read it, so that the keypoints fit
         except UnreadableImage:
@@ -101,6 +105,19 @@ class SampleMaker:
             raise BadSample(frame.key, "no person found")
         known = _join(frame, sidecar, person, sidecar.image_size_wh, sidecar.keypoint_skeleton)
         raise Unmatched(frame.key, "no detection matches the label", known.with_(depth_m=None))
+
+    def _without_picture(self, frame: LabelledFrame) -> PoseSample:
+        """Motion seen by a virtual camera: label and keypoints in its whole image. There is nothing to crop."""
+        track = frame.keypoint_track
+        assert track is not None and frame.image_size_wh is not None
+        here = track.points[frame.track_row]
+        window = track.around(frame.track_row, self.window) if self.window else None
+        return _join(frame, None, None, frame.image_size_wh, track.skeleton).with_(
+            keypoints_px=here[:, :2],
+            keypoint_score=here[:, 2],
+            keypoint_window=window,
+            window_fps=frame.fps if self.window else None,
+        )
 
     def _synthetic(self, frame: LabelledFrame) -> PoseSample:
         """A plain picture with the labelled skeleton drawn, and the label itself for the detection."""
@@ -175,9 +192,10 @@ def _join(
         keypoints_px, keypoint_score = np.full((joints, 2), np.nan, np.float32), np.zeros(joints, np.float32)
     provenance: dict[str, Any] = {
         "estimators": {} if sidecar is None else sidecar.estimators,
-        "image_file": frame.image_path.as_posix(),
         "source_file": frame.source_file,
     }
+    if frame.image_path is not None:
+        provenance["image_file"] = frame.image_path.as_posix()
     return PoseSample(
         key=frame.key,
         image_size_wh=size_wh,

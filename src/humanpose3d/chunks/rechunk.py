@@ -1,33 +1,28 @@
 """Chunks -> the same samples in one global random order. Every sample is checked on the way.
 
-The order is a permutation of all samples; each is read where it lies and written at once, so memory holds one sample
-and the tables of offsets (about 100 bytes a sample).
+The order is a permutation of all samples; memory holds it, the tables of offsets (about 100 bytes a sample), and the
+samples that the threads have in hand. Where samples are read from is `pool.py`'s.
 """
 
 from __future__ import annotations
 
-import hashlib
 import shutil
-from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 
-from humanpose3d.chunks.codec import BadSample, check_sample
-from humanpose3d.chunks.layout import ChunkEntry, ChunkIndex, has_chunks, read_index
-from humanpose3d.chunks.read import fetch_chunk, is_compressed, open_indexed, verify_chunk
-from humanpose3d.chunks.transfer import SAMPLES_PER_TASK, TASKS_AHEAD, SourceChunk, Taken
+from humanpose3d.chunks.codec import BadSample
+from humanpose3d.chunks.layout import has_chunks, read_index
+from humanpose3d.chunks.pool import Pool, open_pool
+from humanpose3d.chunks.transfer import Arena, Taken, in_turns
 from humanpose3d.chunks.write import ChunkSetWriter, job_folder, refuse_same_place, report_state, restore_report
-from humanpose3d.images import ahead, batches
 from humanpose3d.remotes import LocalStore, Store, open_store
 from humanpose3d.reports import StageReport, progress
 
 REPORT = "rechunk_report.json"
 PARTS = ("train", "val", "test")  # of a parent that is mirrored
 EXTRACTED = "extracted"
-OPEN_AT_MOST = 256  # chunks; a process may open 1024 files
 
 
 def rechunk(
@@ -40,11 +35,12 @@ def rechunk(
     keep_extracted_originals: bool,
     compress: str,
     temp_dir: Path,
+    workers: int,
     max_bad: float,
 ) -> StageReport:
     """Fields as in RechunkConfig. Cut off, it goes on after the last whole chunk and ends with the same bytes.
 
-    Remote and compressed chunks are all copied to `temp_dir` first: a global order asks for any of them at any time.
+    Remote and compressed chunks are copied to `temp_dir` first; what does not fit there is fetched in several passes.
     """
     source, target = open_store(input_dir), open_store(output_dir)
     refuse_same_place(source, [target])
@@ -55,6 +51,7 @@ def rechunk(
         of_part = _rechunk_part(
             source.child(part) if part else source, target.child(part) if part else target, chunk_size=chunk_size,
             seed=seed if shuffle else None, keep=keep_extracted_originals, compress=compress, temp_dir=temp_dir,
+            workers=workers,
         )  # fmt: skip
         _merge(report, of_part, part)
     report.facts["output"] = target.location
@@ -89,6 +86,7 @@ def _rechunk_part(
     keep: bool,
     compress: str,
     temp_dir: Path,
+    workers: int,
 ) -> StageReport:
     index = read_index(source)
     report = StageReport("rechunk", inputs=index.samples)
@@ -103,11 +101,11 @@ def _rechunk_part(
         if writer.state is not None:
             restore_report(report, writer.state)
         if writer.index is None:
-            samples = _Samples(_bring(source, index, temporary / "chunks", verify=writer.position > 0))
-            extracted = target.child(EXTRACTED) if keep else None
-            _write_all(writer, samples, _order(index.samples, seed), report, extracted)
+            order = _order(index.samples, seed)
+            pool = open_pool(source, index, order, writer.position, temporary / "chunks", workers)
+            _write_all(writer, pool, index.samples, report, target.child(EXTRACTED) if keep else None, workers)
             try:
-                samples.verify()
+                pool.verify()
             except ValueError:
                 writer.start_over()
                 raise
@@ -129,17 +127,18 @@ def global_order(count: int, seed: int) -> np.ndarray:
 
 
 def _write_all(
-    writer: ChunkSetWriter, samples: _Samples, order: np.ndarray, report: StageReport, extracted: Store | None
+    writer: ChunkSetWriter, pool: Pool, samples: int, report: StageReport, extracted: Store | None, threads: int
 ) -> None:
-    repeated = samples.repeated_keys()
-    first = writer.position
-    with progress("rechunk", len(order)) as bar, ThreadPoolExecutor(1) as pool:
-        bar.advance(first)
-        tasks = batches(order[first:].tolist(), SAMPLES_PER_TASK)
-        ready = chain.from_iterable(ahead(pool, samples.take, tasks, TASKS_AHEAD))
-        for position, (number, taken) in enumerate(ready, start=first):
+    positions = count(writer.position)
+
+    def read(numbers: list[int], arena: Arena) -> tuple[list[int], list[Taken]]:
+        return numbers, part.take(numbers, arena)
+
+    def write(read: tuple[list[int], list[Taken]]) -> None:
+        for number, taken in zip(*read, strict=True):
+            position = next(positions)
             try:
-                if number in repeated:
+                if number in pool.repeated:
                     raise BadSample(taken.key, "its key is used twice")
                 if taken.fault is not None:
                     raise taken.fault
@@ -149,86 +148,10 @@ def _write_all(
                 writer.take_over(position, taken)
             except BadSample as bad:
                 report.skip(bad.key, bad.reason)
-            bar.advance()
+        writer.flush()
+        bar.advance(len(read[0]))
 
-
-def _bring(source: Store, index: ChunkIndex, folder: Path, *, verify: bool) -> list[SourceChunk]:
-    """Every chunk, readable in place: where it lies, else as a copy in `folder`, which is checked against the index.
-
-    verify: check now what lies in place too. Otherwise its pieces are checked as they are read, where they can be.
-    """
-    paths = {entry.number: _place_of(source, entry, folder) for entry in index.chunks}
-    missing = [
-        entry for entry in index.chunks if paths[entry.number].parent == folder and not paths[entry.number].is_file()
-    ]
-    _refuse_without_room(folder, sum(entry.bytes for entry in missing))
-    chunks = []
-    with progress("read chunks", len(index.chunks)) as bar:
-        for entry in index.chunks:
-            path = paths[entry.number]
-            if entry in missing:
-                fetch_chunk(source, entry, path)
-            checked = path.parent == folder
-            if not checked:
-                verify_chunk(path, entry, content=verify)
-            chunks.append(SourceChunk(open_indexed(path, entry), entry, checked=checked or verify))
-            bar.advance()
-    return chunks
-
-
-def _place_of(source: Store, entry: ChunkEntry, folder: Path) -> Path:
-    if isinstance(source, LocalStore) and not is_compressed(entry.file):
-        return source.local_path(entry.file)
-    return folder / f"{entry.number:06d}.tar"
-
-
-def _refuse_without_room(folder: Path, needed: int) -> None:
-    if not needed:
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise OSError(
-            f"{folder} needs {needed / 1e9:.1f} GB for the chunks and has {free / 1e9:.1f} GB free; "
-            "name a roomier disk with --temp-dir"
-        )
-
-
-class _Samples:
-    """All samples of some chunks under one number, a bounded number of files open."""
-
-    def __init__(self, sources: list[SourceChunk]) -> None:
-        self._sources = sources
-        self._ends = np.cumsum([len(source.chunk) for source in sources])
-        self._used: OrderedDict[int, None] = OrderedDict()  # chunks with an open file, the longest unused first
-
-    def take(self, numbers: list[int]) -> list[tuple[int, Taken]]:
-        """These samples, read and checked."""
-        return [(number, self._take(number)) for number in numbers]
-
-    def _take(self, number: int) -> Taken:
-        place = int(np.searchsorted(self._ends, number, side="right"))
-        self._used[place] = None
-        self._used.move_to_end(place)
-        if len(self._used) > OPEN_AT_MOST:
-            self._sources[self._used.popitem(last=False)[0]].chunk.close()
-        first = int(self._ends[place - 1]) if place else 0
-        return self._sources[place].take(number - first, check_sample)
-
-    def verify(self) -> None:
-        """ValueError where a chunk was not what the index says. All samples must have been taken."""
-        for source in self._sources:
-            source.verify()
-
-    def repeated_keys(self) -> frozenset[int]:
-        """The numbers of samples whose key an earlier one has: side by side in a chunk the two would become one."""
-        digests = np.array(
-            [
-                int.from_bytes(hashlib.blake2b(bytes(key), digest_size=8).digest(), "big")
-                for source in self._sources
-                for key in source.chunk.table.keys
-            ],
-            dtype=np.uint64,
-        )
-        _, first = np.unique(digests, return_index=True)
-        return frozenset(np.setdiff1d(np.arange(len(digests)), first).tolist())
+    with progress("rechunk", samples) as bar:
+        bar.advance(writer.position)
+        for part, order in pool.parts:
+            in_turns(threads, part.stretches(order), read, write)

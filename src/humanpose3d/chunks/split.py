@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from itertools import chain
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
-from humanpose3d.chunks.codec import BadSample, decode_meta
+import numpy as np
+
+from humanpose3d.chunks.codec import BadSample, read_facts
 from humanpose3d.chunks.layout import UNKNOWN_SUBJECT, ChunkEntry, ChunkIndex, read_index
 from humanpose3d.chunks.read import borrowed_chunk
-from humanpose3d.chunks.transfer import SAMPLES_PER_TASK, TASKS_AHEAD, SourceChunk, Taken
+from humanpose3d.chunks.transfer import Arena, SourceChunk, Taken, in_turns, one_ahead, stretches, take
 from humanpose3d.chunks.write import ChunkSetWriter, job_folder, refuse_same_place, report_state, restore_report
-from humanpose3d.images import ahead, batches
 from humanpose3d.remotes import Store, open_store
 from humanpose3d.reports import Progress, StageReport, progress
 from humanpose3d.sample import normalise_subject, subjects_asked_for
@@ -36,6 +35,7 @@ def split_by_subject(
     temp_extraction_dir: Path,
     staging_dir: Path,
     compress: str,
+    workers: int,
     max_bad: float,
 ) -> StageReport:
     """Fields as in SplitConfig. Cut off, it goes on after the last whole chunk of each part.
@@ -83,7 +83,7 @@ def split_by_subject(
         }  # fmt: skip
         _go_on(writers, report)
         with progress("split", index.samples) as bar:
-            _split(source, index, writers, part_of, borrowed, report, bar)
+            _split(source, index, writers, part_of, borrowed, report, bar, workers)
         for part, writer in writers.items():
             writer.finish(why_none=report.skipped_line() or f"no sample of {', '.join(wanted[part])}")
     _summarise(report, writers, index, part_of, destination)
@@ -99,19 +99,26 @@ def _split(
     folder: Path,
     report: StageReport,
     bar: Progress,
+    threads: int,
 ) -> None:
-    first = 0  # position of a chunk's first sample in the whole set
-    with ThreadPoolExecutor(1) as pool:
-        for entry in index.chunks:
-            positions = range(first, first + entry.samples)
-            first += entry.samples
-            if positions and _wanted_samples(entry, part_of) and any(w.wants(positions[-1]) for w in writers.values()):
-                with borrowed_chunk(source, entry, folder, verify=False) as chunk:
-                    in_place = chunk.path.parent != folder
-                    _split_chunk(
-                        SourceChunk(chunk, entry, checked=not in_place), positions, writers, part_of, report, pool
-                    )
-            bar.advance(entry.samples)
+    starts = np.cumsum([0, *(entry.samples for entry in index.chunks)]).tolist()  # of each chunk in the whole set
+    wanted = [
+        (entry, positions)
+        for entry, positions in zip(index.chunks, map(range, starts, starts[1:]), strict=True)
+        if positions and _wanted_samples(entry, part_of) and any(w.wants(positions[-1]) for w in writers.values())
+    ]
+    bar.advance(index.samples - sum(len(positions) for _, positions in wanted))
+    with closing(one_ahead(_borrowed(source, entry, folder, index.is_ours) for entry, _ in wanted)) as chunks:
+        for chunk, (_, positions) in zip(chunks, wanted, strict=True):
+            _split_chunk(chunk, positions, writers, part_of, report, threads)
+            bar.advance(len(positions))
+
+
+@contextmanager
+def _borrowed(source: Store, entry: ChunkEntry, folder: Path, ours: bool) -> Iterator[SourceChunk]:
+    """A chunk to take samples from. Where it is read in place, its checksum is compared on the way."""
+    with borrowed_chunk(source, entry, folder, verify=False) as chunk:
+        yield SourceChunk(chunk, entry, checked=chunk.path.parent == folder, ours=ours)
 
 
 def _split_chunk(
@@ -120,7 +127,7 @@ def _split_chunk(
     writers: Mapping[str, ChunkSetWriter],
     part_of: Mapping[str, str],
     report: StageReport,
-    pool: ThreadPoolExecutor,
+    threads: int,
 ) -> None:
     numbers = [
         number
@@ -128,11 +135,16 @@ def _split_chunk(
         if source.must_be_read_whole or any(writer.wants(position) for writer in writers.values())
     ]
 
-    def take(some: list[int]) -> list[tuple[int, Taken]]:
-        return [(positions[number], source.take(number, decode_meta)) for number in some]
+    def read(some: list[int], arena: Arena) -> tuple[list[int], list[Taken]]:
+        return some, take([(source, number) for number in some], arena, read_facts)
 
-    for position, taken in chain.from_iterable(ahead(pool, take, batches(numbers, SAMPLES_PER_TASK), TASKS_AHEAD)):
-        _move(position, taken, writers, part_of, report)
+    def write(read: tuple[list[int], list[Taken]]) -> None:
+        for number, taken in zip(*read, strict=True):
+            _move(positions[number], taken, writers, part_of, report)
+        for writer in writers.values():
+            writer.flush()
+
+    in_turns(threads, stretches(numbers, source.pieces.lengths.item), read, write)
     try:
         source.verify()
     except ValueError:

@@ -12,9 +12,10 @@ import tarfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 import orjson
 from isal import isal_zlib
@@ -38,6 +39,7 @@ from humanpose3d.sample import SCHEMA_VERSION
 
 # zlib, not ISA-L: its output depends on the processor, and the same input is to give the same bytes everywhere.
 GZIP_LEVEL = 1
+GATHERED_BYTES, GATHERED_PARTS = 4 << 20, 512  # handed to the system at once; it takes 1024 parts
 
 Plan = Mapping[str, Any]  # the stage, its settings and a digest of its input: what decides the bytes, and nothing else
 
@@ -71,7 +73,7 @@ class ChunkSetWriter:
         self.index: ChunkIndex | None = None
         self._staging, self._ask_state = staging, state
         self._facts, self._entries = SetFacts(), list[ChunkEntry]()
-        self._open: _ChunkWriter | None = None
+        self._open: ChunkFileWriter | None = None
         with self._explained():
             self._start()
 
@@ -87,29 +89,40 @@ class ChunkSetWriter:
         BadSample, and nothing is written, for a sample that cannot stand in a chunk.
         """
         meta = decode_meta(key, members) if meta is None else meta
-        with self._appending(position, key, members, meta) as (chunk, subject):
+        with self._explained():
+            chunk, subject = self._place_for(position, key, members, meta)
             chunk.write(key, members, subject)
+            self._finish_if_full(position)
 
     def take_over(self, position: int, taken: Taken) -> None:
-        """Appends a sample of another chunk: in one piece, where it lies there as we would write it."""
-        if not isinstance(taken.content, Piece):
-            return self.write(position, taken.key, taken.content, taken.meta)
-        extensions = [extension for extension, _, _ in taken.content.parts]
-        with self._appending(position, taken.key, extensions, taken.meta) as (chunk, subject):
-            chunk.write_piece(taken.key, taken.content, subject)
+        """Appends a sample of another chunk: in one piece, where it lies there as we would write it. That piece's
+        memory must stay as it is until `flush`."""
+        try:
+            chunk, subject = self._place_for(position, taken.key, taken.extensions, taken.meta)
+            chunk.take_over(taken, subject)
+            self._finish_if_full(position)
+        except OSError:
+            with self._explained():
+                raise
 
-    @contextmanager
-    def _appending(
+    def flush(self) -> None:
+        """All samples so far are with the system, if not yet with the disk."""
+        if self._open is not None:
+            with self._explained():
+                self._open.flush()
+
+    def _place_for(
         self, position: int, key: str, extensions: Collection[str], meta: Mapping[str, Any]
-    ) -> Iterator[tuple[_ChunkWriter, str]]:
-        """The chunk that takes the sample, and its subject; finished afterwards if that was its last."""
+    ) -> tuple[ChunkFileWriter, str]:
+        """The chunk that takes the sample, and the sample's subject. BadSample."""
         assert self.wants(position)
-        with self._explained():
-            chunk = self._open or self._next_chunk()
-            chunk.check(key, extensions)
-            yield chunk, self._facts.add(key, meta, extensions)
-            if chunk.samples == self.chunk_size:
-                self._finish_chunk(position + 1)
+        chunk = self._open or self._next_chunk()
+        chunk.check(key, extensions)
+        return chunk, self._facts.add(key, meta, extensions)
+
+    def _finish_if_full(self, position: int) -> None:
+        if self._open is not None and self._open.samples == self.chunk_size:
+            self._finish_chunk(position + 1)
 
     def start_over(self) -> None:
         """Forgets all that was written: what it was read from is damaged. A rerun begins from the start."""
@@ -196,11 +209,11 @@ class ChunkSetWriter:
             )
         self.index, self.state = index, index.provenance.get("report")
 
-    def _next_chunk(self) -> _ChunkWriter:
+    def _next_chunk(self) -> ChunkFileWriter:
         file = chunk_file(self.prefix, len(self._entries), self.compress)
         local = isinstance(self.store, LocalStore)
         path = self.store.local_path(f".{file}{PART}") if local else self._staging / f".{file}{PART}"
-        self._open = _ChunkWriter(path, file, len(self._entries), self.compress)
+        self._open = ChunkFileWriter(path, file, len(self._entries), self.compress)
         return self._open
 
     def _finish_chunk(self, position: int | None) -> None:
@@ -264,7 +277,7 @@ class ChunkSetWriter:
             ) from error
 
 
-class _ChunkWriter:
+class ChunkFileWriter:
     """One tar being written under a temporary name, its length and checksum counted on the way.
 
     Byte for byte what `webdataset.TarWriter` writes, without its stream of 10 kB pieces, which costs several times as
@@ -277,10 +290,10 @@ class _ChunkWriter:
         self._keys: set[str] = set()
         self._rows = TableBuilder()
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._stored = _CountingFile(path.open("wb"))
+        self._stored = _CountingFile(path)
         # No file name and no time in the gzip header: the same samples, the same bytes.
         self._packed = gzip.GzipFile("", "wb", GZIP_LEVEL, self._stored, 0) if compress == "gz" else None
-        self._tar: Any = self._packed or self._stored
+        self._tar: gzip.GzipFile | _CountingFile = self._packed or self._stored
         self._offset = 0  # in the tar
 
     @property
@@ -292,8 +305,9 @@ class _ChunkWriter:
         check_key(key)
         if key in self._keys:
             raise BadSample(key, "its key is used twice")
-        if any(len(key) + 1 + len(extension) > LONGEST_NAME or " " in extension for extension in extensions):
-            raise BadSample(key, f"a member's name is over {LONGEST_NAME} bytes or has a space")
+        for extension in extensions:
+            if len(key) + 1 + len(extension) > LONGEST_NAME or " " in extension:
+                raise BadSample(key, f"a member's name is over {LONGEST_NAME} bytes or has a space")
 
     def write(self, key: str, members: Mapping[str, bytes], subject: str) -> None:
         for extension in canonical_order(members):
@@ -305,16 +319,26 @@ class _ChunkWriter:
         self._keys.add(key)
         self.subjects[subject] += 1
 
-    def write_piece(self, key: str, piece: Piece, subject: str) -> None:
-        for extension, offset, size in piece.parts:
-            self._rows.add_member(key, extension, self._offset + offset, size, self.path)
-        self._append(piece.raw)
+    def take_over(self, taken: Taken, subject: str) -> None:
+        """A sample of another tar; the memory of a piece must stay as it is until `flush`."""
+        if not isinstance(taken.content, Piece):
+            return self.write(taken.key, taken.content, subject)
+        key, piece = taken.key, taken.content
+        self._rows.add_sample(key, piece.parts, self._offset)
+        if self._packed is None:
+            self._stored.write_piece(piece)
+        else:
+            self._packed.write(piece.raw)
+        self._offset += piece.end - piece.start
         self._keys.add(key)
         self.subjects[subject] += 1
 
     def _append(self, data: bytes) -> None:
         self._tar.write(data)
         self._offset += len(data)
+
+    def flush(self) -> None:
+        self._stored.flush()
 
     def close(self) -> tuple[ChunkEntry, TableBuilder]:
         # A tar ends with two blocks of zeros, and fills a record.
@@ -335,24 +359,66 @@ class _ChunkWriter:
 
 
 class _CountingFile:
-    """A file for writing that knows the length and CRC-32 of what went in."""
+    """A file for writing that knows the length and CRC-32 of what went in. Gathers what it gets and hands it to the
+    system in one piece."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self.bytes, self.crc32 = file, 0, 0
+    def __init__(self, path: Path) -> None:
+        self._file: FileIO | None = FileIO(path, "w")
+        self._gathered: list[bytes | memoryview] = []
+        self._stretch: tuple[bytearray, int, int] | None = None  # pieces that lie behind one another; not gathered yet
+        self._waiting = 0  # bytes in both
+        self.bytes, self.crc32 = 0, 0
 
-    def write(self, data: bytes) -> int:
-        if self._file.closed:
+    def write(self, data: bytes | memoryview) -> int:
+        if self._file is None:
             return len(data)  # what gzip still flushes when a discarded chunk is collected
-        self.bytes += len(data)
-        self.crc32 = isal_zlib.crc32(data, self.crc32)
-        return self._file.write(data)
+        self._gather_stretch()
+        self._gathered.append(data)
+        self._wait(len(data))
+        return len(data)
+
+    def write_piece(self, piece: Piece) -> None:
+        """Its memory must stay as it is until `flush`."""
+        if self._stretch is not None and self._stretch[0] is piece.memory and self._stretch[2] == piece.start:
+            self._stretch = (piece.memory, self._stretch[1], piece.end)
+        else:
+            self._gather_stretch()
+            self._stretch = (piece.memory, piece.start, piece.end)
+        self._wait(piece.end - piece.start)
+
+    def _gather_stretch(self) -> None:
+        if self._stretch is not None:
+            memory, start, end = self._stretch
+            self._gathered.append(memoryview(memory)[start:end])
+            self._stretch = None
+
+    def _wait(self, size: int) -> None:
+        self._waiting += size
+        if self._waiting >= GATHERED_BYTES or len(self._gathered) >= GATHERED_PARTS:
+            self.flush()
 
     def flush(self) -> None:
-        if not self._file.closed:
-            self._file.flush()
+        self._gather_stretch()
+        if self._file is None or not self._gathered:
+            return
+        for data in self._gathered:
+            self.crc32 = isal_zlib.crc32(data, self.crc32)
+        self.bytes += self._waiting
+        parts, self._gathered, self._waiting = self._gathered, [], 0
+        while parts:
+            written = os.writev(self._file.fileno(), parts)
+            while parts and written >= len(parts[0]):
+                written -= len(parts.pop(0))
+            if written:
+                parts[0] = memoryview(parts[0])[written:]
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            try:
+                self.flush()
+            finally:
+                self._file.close()
+                self._file = None
 
 
 def refuse_same_place(source: Store, targets: Sequence[Store]) -> None:

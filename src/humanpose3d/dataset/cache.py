@@ -28,6 +28,7 @@ BROKEN_FOR_S = 600.0  # a chunk that stayed broken is not asked for again by any
 LOCK_POLL_S = 0.05
 LEAST_WAIT_S = 900.0  # for a chunk that another process is fetching; longer for a large one
 FULL_TRIES = 3  # to fetch a chunk while others fill the same disk
+FULL_WAIT_S = 60.0  # for chunks being fetched ahead to arrive, so that they can make room
 LEFTOVER_S = 3600.0  # what a killed process had fetched of a chunk waits so long for the next one to go on with it
 PREFETCH_THREADS = 4
 PACKED_ROOM = 2  # a .tar.gz needs room for itself and for what is in it
@@ -85,7 +86,7 @@ class ChunkCache:
             return lease
         try:
             with _locked(self._lock_path(path), LEAST_WAIT_S + PACKED_ROOM * entry.bytes / SLOWEST_BYTES_PER_S):
-                return _hold(path) or self._fetch(entry, path)
+                return _hold(path) or self._fetch_patiently(entry, path)
         except OSError as error:
             if error.errno not in _DISK_FULL:
                 raise
@@ -107,15 +108,29 @@ class ChunkCache:
         # The checksum is in the name: a set written anew at the same place is not mistaken for the old one.
         return self.folder / "chunks" / f"{self._source}-{entry.file.split('.')[0]}-{entry.crc32:08x}.tar"
 
+    def _work_folder(self, path: Path) -> Path:
+        return self.folder / "fetching" / path.stem
+
     def _lock_path(self, path: Path) -> Path:
         return self.folder / "locks" / f"{path.stem}.lock"
+
+    def _fetch_patiently(self, entry: ChunkEntry, path: Path) -> Lease:
+        """Where the disk is full of what others are just fetching, waits until that can be evicted."""
+        deadline = time.monotonic() + FULL_WAIT_S
+        while True:
+            try:
+                return self._fetch(entry, path)
+            except CacheFull:
+                if not self._reserved(self._work_folder(path)) or time.monotonic() > deadline:
+                    raise
+            time.sleep(LOCK_POLL_S)
 
     def _fetch(self, entry: ChunkEntry, path: Path) -> Lease:
         """With the chunk's lock held."""
         broken = self.folder / "broken" / path.stem
         if _age_s(broken) < BROKEN_FOR_S:
             raise BrokenChunk(broken.read_text())
-        work = self.folder / "fetching" / path.stem
+        work = self._work_folder(path)
         try:
             for _ in range(FULL_TRIES):
                 self._reserve(work, entry)
@@ -212,27 +227,30 @@ class ChunkCache:
                 continue  # alive
 
 
+Wish = tuple[ChunkCache, ChunkEntry]
+
+
 class Prefetcher:
     """Threads that bring chunks into a cache ahead of the reader, in the order it will need them."""
 
-    def __init__(self, cache: ChunkCache, threads: int = PREFETCH_THREADS) -> None:
-        self._cache = cache
-        self._wanted: deque[ChunkEntry] = deque()
+    def __init__(self, max_bytes: int, threads: int = PREFETCH_THREADS) -> None:
+        self._max_bytes = max_bytes
+        self._wanted: deque[Wish] = deque()
         self._changed = threading.Condition()
         self._is_closed = False
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(threads)]
         for thread in self._threads:
             thread.start()
 
-    def want(self, entries: Iterable[ChunkEntry]) -> None:
+    def want(self, wishes: Iterable[Wish]) -> None:
         """The chunks needed next, soonest first; as many as fit into the cache. Replaces earlier wishes."""
-        room = self._cache.max_bytes
-        wanted: deque[ChunkEntry] = deque()
-        for entry in entries:
+        room = self._max_bytes
+        wanted: deque[Wish] = deque()
+        for cache, entry in wishes:
             room -= entry.bytes * (PACKED_ROOM if is_compressed(entry.file) else 1)
             if room < 0:
                 break
-            wanted.append(entry)
+            wanted.append((cache, entry))
         with self._changed:
             self._wanted = wanted
             self._changed.notify_all()
@@ -244,13 +262,14 @@ class Prefetcher:
             self._changed.notify_all()
 
     def _work(self) -> None:
-        while (entry := self._next()) is not None:
+        while (wish := self._next()) is not None:
+            cache, entry = wish
             try:
-                self._cache.fetch_ahead(entry)
+                cache.fetch_ahead(entry)
             except (BrokenChunk, OSError):
                 continue  # the reader meets it too, and is the one who names and counts it
 
-    def _next(self) -> ChunkEntry | None:
+    def _next(self) -> Wish | None:
         with self._changed:
             while not self._wanted and not self._is_closed:
                 self._changed.wait()

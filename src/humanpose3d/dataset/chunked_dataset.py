@@ -12,10 +12,10 @@ import threading
 import traceback
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, get_args
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -23,9 +23,18 @@ from torch.utils.data import Dataset
 from humanpose3d.chunks.codec import MEMBER_OF_FIELD, BadSample, members_of
 from humanpose3d.chunks.layout import ChunkEntry, read_index
 from humanpose3d.chunks.read import Chunk, open_indexed
-from humanpose3d.dataset.cache import BrokenChunk, CacheFull, ChunkCache, Lease, Prefetcher
+from humanpose3d.dataset.cache import BrokenChunk, CacheFull, ChunkCache, Lease, Prefetcher, Wish
 from humanpose3d.dataset.decoding import Collate, Decoder, PoseDecoder, StoredSample, Transform, decode_record
-from humanpose3d.dataset.order import WINDOW_CHUNKS, BatchOrder, Place, SampleOrder, Slot, slice_size
+from humanpose3d.dataset.order import (
+    WINDOW_CHUNKS,
+    BatchOrder,
+    GlobalBatches,
+    Place,
+    SampleOrder,
+    Slot,
+    Window,
+    slice_size,
+)
 from humanpose3d.dataset.workers import ProcessWorkers, ThreadWorkers, Workers
 from humanpose3d.remotes import Store, open_store
 from humanpose3d.sample import PoseSample
@@ -56,7 +65,9 @@ class StreamingChunkedDataset(Dataset[PoseSample]):
 
     source: folder, remote:path or Store with the chunks. chunks: their numbers; None or none of them means all.
     fields: which of `FIELDS` to decode; members of the others are never opened. transform: (sample, rng) -> sample; its
-    rng follows from (seed, epoch, sample) alone. cache_dir, cache_bytes: for chunks of a remote and packed ones.
+    rng follows from (seed, epoch, sample) alone. cache_dir, cache_bytes: for chunks of a remote and packed ones. name:
+    the set's in a `DatasetMix`; it stands before the names of what is left out, and gives the set random numbers of its
+    own.
 
     FileNotFoundError: no chunks there. ValueError: an unfinished set, an unknown field or chunk number, a cache that
     cannot hold what is read at a time.
@@ -74,6 +85,7 @@ class StreamingChunkedDataset(Dataset[PoseSample]):
         cache_bytes: float = 50e9,
         shuffle: bool = True,
         window_chunks: int = WINDOW_CHUNKS,
+        name: str = "",
     ) -> None:
         if unknown := sorted(set(fields) - set(FIELDS)):
             raise ValueError(f"unknown fields {', '.join(unknown)}; known: {', '.join(FIELDS)}")
@@ -82,12 +94,13 @@ class StreamingChunkedDataset(Dataset[PoseSample]):
         self.skeleton, self.keypoint_skeleton = index.skeleton, index.keypoint_skeleton
         self.entries = _chosen(index.chunks, chunks, self.store.location)
         self.fields, self.transform = tuple(fields), transform
-        self.seed, self.shuffle, self.window_chunks = seed, shuffle, window_chunks
+        self.name, self.seed, self.shuffle, self.window_chunks = name, seed, shuffle, window_chunks
+        self._random_seed = _seed_of(seed, name)
         self.cache = ChunkCache(self.store, Path(cache_dir), int(cache_bytes))
-        self._check_cache_size()
+        check_cache_size([self])
         self._reader = _Reader(self.cache, self.entries)
         self._order = self.make_order()
-        self._broken_chunks: dict[int, int] = {}  # chunk -> the epoch in which it could not be had
+        self._broken_chunks: dict[int, tuple[int, str]] = {}  # chunk -> the epoch in which it could not be had, and why
         self._quarantined: list[Quarantined] = []
 
     def __getstate__(self) -> dict[str, Any]:
@@ -102,11 +115,31 @@ class StreamingChunkedDataset(Dataset[PoseSample]):
         self._reader.most_open = 2 * self.window_chunks * stream_groups
         return SampleOrder(
             [entry.samples for entry in self.entries],
-            seed=self.seed,
+            seed=self._random_seed,
             groups=stream_groups,
             window_chunks=self.window_chunks,
             shuffle=self.shuffle,
         )
+
+    @property
+    def sets(self) -> tuple[StreamingChunkedDataset, ...]:
+        """What a loader reads of it: itself."""
+        return (self,)
+
+    @property
+    def shares(self) -> str:
+        """Of a mix: its sets' names and parts. Here: none."""
+        return ""
+
+    def make_batches(self, global_batch: int, *, stream_groups: int, training: bool) -> GlobalBatches:
+        """The order of a loader's batches."""
+        return BatchOrder(self.make_order(stream_groups), global_batch=global_batch, drop_last=training)
+
+    def other_than(self, fingerprint: str) -> str:
+        """What is here instead of the data of that fingerprint; empty where it is the same."""
+        if fingerprint == self.fingerprint:
+            return ""
+        return f"{self.store.location} ({len(self)} samples in {len(self.entries)} chunks)"
 
     @property
     def fingerprint(self) -> str:
@@ -141,14 +174,14 @@ class StreamingChunkedDataset(Dataset[PoseSample]):
         places = chain([order.place(epoch, group, offset)], order.replacements(epoch, group, offset))
         attempts = 0
         for number, place in enumerate(places):
-            if self._broken_chunks.get(place.chunk) == epoch:
+            if self._is_broken(place.chunk, epoch):
                 continue
             stored = self._stored(place, epoch, extensions, quarantined)
             if stored is not None:
                 try:
                     return decode(stored), number > 0
                 except BadSample as error:
-                    quarantined.append(Quarantined(f"{self.entries[place.chunk].file}:{error.key}", error.reason))
+                    quarantined.append(Quarantined(self._named(place.chunk, error.key), error.reason))
             attempts += 1
             if attempts == MOST_ATTEMPTS:
                 break
@@ -170,33 +203,75 @@ class StreamingChunkedDataset(Dataset[PoseSample]):
         except CacheFull:
             raise
         except BrokenChunk as error:
-            self._broken_chunks[place.chunk] = epoch
-            quarantined.append(Quarantined(entry.file, str(error)))
+            self._broken_chunks[place.chunk] = epoch, str(error)
+            quarantined.append(Quarantined(self._named(place.chunk), str(error)))
         except BadSample as error:
-            quarantined.append(Quarantined(f"{entry.file}:{error.key}", error.reason))
+            quarantined.append(Quarantined(self._named(place.chunk, error.key), error.reason))
         except OSError as error:
-            quarantined.append(Quarantined(f"{entry.file}:{place.sample}", str(error)))
+            quarantined.append(Quarantined(self._named(place.chunk, place.sample), str(error)))
         else:
-            return StoredSample(key, members, (self.seed, epoch, entry.number, place.sample))
+            return StoredSample(key, members, (self._random_seed, epoch, entry.number, place.sample))
         return None
 
     def _broken_window(
-        self, order: SampleOrder, epoch: int, group: int, offset: int, quarantined: Sequence[Quarantined]
+        self, order: SampleOrder, epoch: int, group: int, offset: int, quarantined: list[Quarantined]
     ) -> BrokenWindow:
-        chunks = order.window_chunk_list(epoch, group, order.window_of(epoch, group, offset))
+        chunks = order.window_chunk_list(epoch, group, order.window_of(epoch, group, offset)).tolist()
         names = ", ".join(self.entries[chunk].file for chunk in chunks)
-        last = quarantined[-1].reason if quarantined else "all of them were found broken before"
-        return BrokenWindow(f"nothing can be read from {names} in {self.store.location}; the last reason: {last}")
+        # Also what threads at work on other batches found out, which may never be handed out.
+        broken = [chunk for chunk in chunks if self._is_broken(chunk, epoch)]
+        quarantined += [Quarantined(self._named(chunk), self._broken_chunks[chunk][1]) for chunk in broken]
+        return BrokenWindow(
+            f"nothing can be read from {names} in {self.store.location}; the last reason: {quarantined[-1].reason}"
+        )
 
-    def _check_cache_size(self) -> None:
-        cached = sorted(entry.bytes for entry in self.entries if not self.cache.is_in_place(entry))
-        needed = sum(cached[-self.window_chunks :])
-        if needed > self.cache.max_bytes:
-            raise ValueError(
-                f"a cache of {self.cache.max_bytes / 1e9:.3g} GB cannot hold the "
-                f"{min(len(cached), self.window_chunks)} chunks read at a time ({needed / 1e9:.3g} GB); "
-                "raise --cache-gb, or rechunk into smaller chunks"
-            )
+    def _is_broken(self, chunk: int, epoch: int) -> bool:
+        return self._broken_chunks.get(chunk, (None,))[0] == epoch
+
+    def _named(self, chunk: int, sample: str | int | None = None) -> str:
+        """A chunk or sample as the user is told of it."""
+        name = self.entries[chunk].file if sample is None else f"{self.entries[chunk].file}:{sample}"
+        return f"{self.name}/{name}" if self.name else name
+
+
+def check_cache_size(datasets: Sequence[StreamingChunkedDataset]) -> None:
+    """ValueError where the cache cannot hold a window of each of the sets that share it."""
+    chunks = needed = 0
+    for dataset in datasets:
+        cached = sorted(entry.bytes for entry in dataset.entries if not dataset.cache.is_in_place(entry))
+        chunks += len(cached[-dataset.window_chunks :])
+        needed += sum(cached[-dataset.window_chunks :])
+    if needed > datasets[0].cache.max_bytes:
+        raise ValueError(
+            f"a cache of {datasets[0].cache.max_bytes / 1e9:.3g} GB cannot hold the {chunks} chunks read at a time "
+            f"({needed / 1e9:.3g} GB); raise --cache-gb, or rechunk into smaller chunks"
+        )
+
+
+def _seed_of(seed: int, name: str) -> int:
+    """A set's own: the same chunk and sample numbers in two sets of a mix must not draw the same random numbers."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "little") if name else seed
+
+
+class Source(Protocol):
+    """What a loader reads: a `StreamingChunkedDataset`, or a `DatasetMix` of several."""
+
+    seed: int
+
+    @property
+    def sets(self) -> tuple[StreamingChunkedDataset, ...]: ...
+
+    @property
+    def shares(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def other_than(self, fingerprint: str) -> str: ...
+
+    def make_batches(self, global_batch: int, *, stream_groups: int, training: bool) -> GlobalBatches: ...
+
+    def __len__(self) -> int: ...
 
 
 class _Reader:
@@ -265,7 +340,7 @@ class _OpenChunk:
 
 
 class StreamingLoader:
-    """Batches of a dataset's epochs for one of `world_size` processes, from any position on.
+    """Batches of the epochs of a dataset or a `DatasetMix`, for one of `world_size` processes, from any position on.
 
     Iterating yields `collate(samples, counted)` for the rest of the current epoch. A training epoch drops its last
     partial batch, and the position moves on to (epoch + 1, 0) as the last batch is handed out; an evaluation starts
@@ -280,7 +355,7 @@ class StreamingLoader:
 
     def __init__(
         self,
-        dataset: StreamingChunkedDataset,
+        dataset: Source,
         *,
         global_batch: int,
         collate: Collate | None = None,
@@ -299,16 +374,16 @@ class StreamingLoader:
         self.dataset, self.training = dataset, training
         self.epoch, self.batch = 0, 0  # the position: what is handed out next
         self.quarantined: dict[str, str] = {}  # name -> reason, of all chunks and samples left out so far
-        self._order = BatchOrder(dataset.make_order(stream_groups), global_batch=global_batch, drop_last=training)
+        self._order = dataset.make_batches(global_batch, stream_groups=stream_groups, training=training)
         self._groups = self._order.groups_of(rank, world_size)
-        maker = decoder or PoseDecoder(dataset.fields, dataset.transform, collate)
-        self._begin = _BatchMaker(dataset, self._order, rank, world_size, maker, training)
-        self._is_threaded = _is_threaded(workers, num_workers, maker)
+        decoders = [decoder or PoseDecoder(each.fields, each.transform, collate) for each in dataset.sets]
+        self._begin = _BatchMaker(dataset.sets, self._order, rank, world_size, decoders, training)
+        self._is_threaded = _is_threaded(workers, num_workers, decoders)
         self._num_workers, self._prefetch = num_workers, prefetch
         self._workers: Workers | None = None
         self._prefetcher: Prefetcher | None = None
-        self._windows: list[tuple[int, int]] = []
-        self._needs_cache = not all(dataset.cache.is_in_place(entry) for entry in dataset.entries)
+        self._windows: list[Window] = []
+        self._needs_cache = not all(each.cache.is_in_place(entry) for each in dataset.sets for entry in each.entries)
         self._iteration = 0
 
     def __len__(self) -> int:
@@ -327,26 +402,34 @@ class StreamingLoader:
 
     def state_dict(self) -> dict[str, int | str]:
         """The position, and what it is a position in. Batches prepared but not handed out do not count."""
-        return {
+        state: dict[str, int | str] = {
             "epoch": self.epoch,
             "samples": self.batch * self._order.global_batch,
             "seed": self.dataset.seed,
-            "stream_groups": self._order.order.groups,
+            "stream_groups": self._order.groups,
             "data": self.dataset.fingerprint,
         }
+        if self.dataset.shares:  # a mix goes on from epoch to epoch, so where one begins depends on its batches
+            state |= {"mix": self.dataset.shares, "global_batch": self._order.global_batch}
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes to a position, without reading what lies before. ValueError where it belongs to another order."""
-        if missing := sorted(self.state_dict().keys() - state.keys()):
+        ours = self.state_dict()
+        if state.get("mix", "") != self.dataset.shares:
+            saved, here = (mix or "one set alone" for mix in (state.get("mix"), self.dataset.shares))
+            raise ValueError(f"the position was saved in {saved}, not in {here}: the order differs")
+        if missing := sorted(ours.keys() - state.keys()):
             raise ValueError(f"this is no position in a data set: {', '.join(missing)} missing")
-        if state["data"] != self.dataset.fingerprint:
+        if other := self.dataset.other_than(state["data"]):
             raise ValueError(
-                f"the position was saved on other data than {self.dataset.store.location} ({len(self.dataset)} samples "
-                f"in {len(self.dataset.entries)} chunks); resume with the chunks that the run was started on"
+                f"the position was saved on other data than {other}; resume with the chunks that the run was started on"
             )
-        for name, ours in (("seed", self.dataset.seed), ("stream_groups", self._order.order.groups)):
-            if state[name] != ours:
-                raise ValueError(f"the position was saved with {name} {state[name]}, not {ours}: the order differs")
+        for name in ("seed", "stream_groups", "global_batch"):
+            if name in ours and state[name] != ours[name]:
+                raise ValueError(
+                    f"the position was saved with {name} {state[name]}, not {ours[name]}: the order differs"
+                )
         batch, rest = divmod(int(state["samples"]), self._order.global_batch)
         if rest or batch >= self._order.batches:
             raise ValueError(
@@ -396,28 +479,20 @@ class StreamingLoader:
         """Asks for the chunks of the windows being read and of the next ones, when those change."""
         if not self._needs_cache:
             return
-        order, share = self._order.order, self._order.share
-        windows = [
-            (group, order.window_of(self.epoch, group, self.batch * share % int(order.group_samples[group])))
-            for group in self._groups
-        ]
+        windows = self._order.windows(self.epoch, self.batch, self._groups)
         if windows == self._windows:
             return
         self._windows = windows
         if self._prefetcher is None:
-            self._prefetcher = Prefetcher(self.dataset.cache)
+            self._prefetcher = Prefetcher(self.dataset.sets[0].cache.max_bytes)
             weakref.finalize(self, self._prefetcher.close)
-        self._prefetcher.want(chain.from_iterable(self._chunks_from(step) for step in (0, 1)))
+        self._prefetcher.want(self._wishes([*windows, *map(self._order.after, windows)]))
 
-    def _chunks_from(self, step: int) -> Iterator[ChunkEntry]:
-        """Chunks of the windows `step` after those being read; the next epoch's first follow an epoch's last."""
-        order = self._order.order
-        for group, window in self._windows:
-            epoch, after = self.epoch, window + step
-            if after >= order.windows(epoch, group):
-                epoch, after = epoch + self.training, 0
-            entries = [self.dataset.entries[chunk] for chunk in order.window_chunk_list(epoch, group, after)]
-            yield from (entry for entry in entries if not self.dataset.cache.is_in_place(entry))
+    def _wishes(self, windows: Iterable[Window]) -> Iterator[Wish]:
+        for window in windows:
+            source = self.dataset.sets[window.set]
+            entries = [source.entries[chunk] for chunk in self._order.chunks(window)]
+            yield from ((source.cache, entry) for entry in entries if not source.cache.is_in_place(entry))
 
 
 _Answer = tuple[Any, Sequence[Quarantined]]  # a batch, or what went wrong with it; and what was left out
@@ -428,27 +503,27 @@ class _BatchMaker:
 
     def __init__(
         self,
-        dataset: StreamingChunkedDataset,
-        order: BatchOrder,
+        sets: Sequence[StreamingChunkedDataset],
+        order: GlobalBatches,
         rank: int,
         world_size: int,
-        decoder: Decoder,
+        decoders: Sequence[Decoder],
         training: bool,
     ) -> None:
-        self.dataset, self.order, self.decoder, self.training = dataset, order, decoder, training
+        self.sets, self.order, self.decoders, self.training = sets, order, decoders, training
         self.rank, self.world_size = rank, world_size
 
     def __call__(self, epoch: int, batch: int) -> _BatchInTheMaking:
-        return _BatchInTheMaking(self, epoch, self.order.slots(batch, self.rank, self.world_size))
+        return _BatchInTheMaking(self, self.order.slots(epoch, batch, self.rank, self.world_size))
 
 
 class _BatchInTheMaking:
     """A batch, empty at first. Threads fill rows of it, each its own."""
 
-    def __init__(self, maker: _BatchMaker, epoch: int, slots: list[Slot]) -> None:
+    def __init__(self, maker: _BatchMaker, slots: list[Slot]) -> None:
         self.size = len(slots)
-        self._maker, self._epoch, self._slots = maker, epoch, slots
-        self._batch = maker.decoder.new_batch(self.size)
+        self._maker, self._slots = maker, slots
+        self._batch = maker.decoders[0].new_batch(self.size)
         self._counted = [slot.counted for slot in slots]
         self._quarantined: list[Quarantined] = []
         self._fault: Exception | None = None
@@ -467,7 +542,7 @@ class _BatchInTheMaking:
     def finish(self) -> _Answer:
         if self._fault is None:
             try:
-                return self._maker.decoder.finish(self._batch, self._counted), self._quarantined
+                return self._maker.decoders[0].finish(self._batch, self._counted), self._quarantined
             except (ValueError, OSError) as error:
                 error.add_note(traceback.format_exc())
                 self._fault = error
@@ -475,21 +550,23 @@ class _BatchInTheMaking:
 
     def _fill_row(self, row: int) -> None:
         slot, maker, batch = self._slots[row], self._maker, self._batch
-        countable, is_stand_in = maker.dataset.read(
-            maker.order.order, self._epoch, slot.group, slot.offset, maker.decoder.extensions,
-            lambda sample: maker.decoder.decode(sample, batch, row), self._quarantined,
+        order, decoder = maker.order.orders[slot.set], maker.decoders[slot.set]
+        countable, is_stand_in = maker.sets[slot.set].read(
+            order, slot.epoch, slot.group, slot.offset, decoder.extensions,
+            lambda sample: decoder.decode(sample, batch, row), self._quarantined,
         )  # fmt: skip
         self._counted[row] = slot.counted and (maker.training or (countable and not is_stand_in))
 
 
-def _is_threaded(workers: WorkerKind, number: int, decoder: Decoder) -> bool:
+def _is_threaded(workers: WorkerKind, number: int, decoders: Sequence[Decoder]) -> bool:
     if workers not in get_args(WorkerKind):
         raise ValueError(f"unknown workers '{workers}'; known: {', '.join(get_args(WorkerKind))}")
     if not number or workers == "threads":
         return True
     if workers == "processes":
         return False
-    return number <= MOST_THREADS or not isinstance(decoder, PoseDecoder) or decoder.transform is None
+    transforms = [each.transform for each in decoders if isinstance(each, PoseDecoder)]
+    return number <= MOST_THREADS or all(transform is None for transform in transforms)
 
 
 def _chosen(entries: Sequence[ChunkEntry], numbers: Sequence[int] | None, location: str) -> tuple[ChunkEntry, ...]:

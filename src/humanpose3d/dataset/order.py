@@ -8,12 +8,15 @@ from __future__ import annotations
 import heapq
 import math
 import threading
+from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+PATTERN = 10_000  # samples after which the pattern of a mix repeats itself: weights count in ten-thousandths
 WINDOW_CHUNKS = 4  # chunks whose samples are mixed with each other; as many are read at a time
 _KEPT_WINDOWS = 3  # permutations kept per group: the one being read and its neighbours
 _CHUNKS, _SAMPLES, _REPLACEMENTS = 0, 1, 2  # what a stream of random numbers is for
@@ -103,6 +106,10 @@ class SampleOrder:
         """Number of the window an offset lies in."""
         return self._find(epoch, group, offset)[0]
 
+    def window_end(self, epoch: int, group: int, window: int) -> int:
+        """The offset after a window's last."""
+        return int(self._plan(epoch, group).window_starts[window + 1])
+
     def windows(self, epoch: int, group: int) -> int:
         """How many windows a group's epoch has."""
         return len(self._plan(epoch, group).window_starts) - 1
@@ -165,42 +172,191 @@ class Slot:
     group: int
     offset: int  # in the group's epoch
     counted: bool  # False for a repeat that fills up the last batch of an evaluation
+    epoch: int  # of the set that the sample is from; in a mix each set has its own
+    set: int = 0  # position in the list of sets
 
 
-class BatchOrder:
-    """Global batches over a `SampleOrder`: batch `b` takes the same fixed stretch of each group's epoch.
+class Window(NamedTuple):
+    """Chunks of one set whose samples are being mixed."""
 
-    Training drops the samples that fill no batch; evaluation repeats samples, marked, to fill the last one.
+    set: int
+    epoch: int  # the set's own
+    group: int
+    number: int
+
+
+class GlobalBatches(ABC):
+    """Fixed batches over the epochs of one or several `SampleOrder`s, shared evenly by processes.
+
+    A batch takes `share` samples from each group, group by group.
     """
 
-    def __init__(self, order: SampleOrder, *, global_batch: int, drop_last: bool) -> None:
-        if global_batch < 1 or global_batch % order.groups:
-            raise ValueError(f"the batch size ({global_batch}) must be a multiple of stream_groups ({order.groups})")
-        self.order, self.global_batch, self.share = order, global_batch, global_batch // order.groups
-        if drop_last:
-            self.batches = int((order.group_samples // self.share).min())
-        else:
-            self.batches = int((-(-order.group_samples // self.share)).max())
-        if not self.batches:
-            raise ValueError(
-                f"{order.samples} samples in {order.groups} group(s) do not fill one batch of {global_batch}; "
-                "lower the batch size"
-            )
+    batches: int  # of an epoch
+    repeats: bool  # whether a set's first window follows its last one in the same epoch, or in the next
 
-    def slots(self, batch: int, rank: int = 0, world_size: int = 1) -> list[Slot]:
+    def __init__(self, orders: Sequence[SampleOrder], global_batch: int) -> None:
+        groups = orders[0].groups
+        if global_batch < 1 or global_batch % groups:
+            raise ValueError(f"the batch size ({global_batch}) must be a multiple of stream_groups ({groups})")
+        self.orders, self.groups = tuple(orders), groups
+        self.global_batch, self.share = global_batch, global_batch // groups
+
+    def slots(self, epoch: int, batch: int, rank: int = 0, world_size: int = 1) -> list[Slot]:
         """A process's slice of a global batch. The slices of all processes, one after the other, are the batch."""
         size = slice_size(self.global_batch, world_size)
-        return [self._slot(batch, number) for number in range(rank * size, (rank + 1) * size)]
+        numbers = range(rank * size, (rank + 1) * size)
+        return [self._slot(epoch, batch, *divmod(number, self.share)) for number in numbers]
 
     def groups_of(self, rank: int, world_size: int) -> range:
         """The groups a process reads."""
         size = slice_size(self.global_batch, world_size)
         return range(rank * size // self.share, ((rank + 1) * size - 1) // self.share + 1)
 
-    def _slot(self, batch: int, number: int) -> Slot:
-        group, inside = divmod(number, self.share)
+    @abstractmethod
+    def windows(self, epoch: int, batch: int, groups: Iterable[int]) -> list[Window]:
+        """The windows of those groups that a batch is read from, or begins in; those left soonest come first."""
+
+    def chunks(self, window: Window) -> np.ndarray:
+        """int64: the chunks of a window, as positions in its set's list."""
+        return self.orders[window.set].window_chunk_list(window.epoch, window.group, window.number)
+
+    def after(self, window: Window) -> Window:
+        """The window that its set and group are read from next."""
+        if window.number + 1 < self.orders[window.set].windows(window.epoch, window.group):
+            return window._replace(number=window.number + 1)
+        return window._replace(epoch=window.epoch + (not self.repeats), number=0)
+
+    @abstractmethod
+    def _slot(self, epoch: int, batch: int, group: int, inside: int) -> Slot:
+        """inside: 0 ... share - 1, in the group's part of the batch."""
+
+    def _check_filled(self) -> None:
+        if not self.batches:
+            raise ValueError(
+                f"{sum(order.samples for order in self.orders)} samples in {self.groups} group(s) do not fill one "
+                f"batch of {self.global_batch}; lower the batch size"
+            )
+
+
+class BatchOrder(GlobalBatches):
+    """Global batches over one `SampleOrder`: batch `b` takes the same fixed stretch of each group's epoch.
+
+    Training drops the samples that fill no batch; evaluation repeats samples, marked, to fill the last one.
+    """
+
+    def __init__(self, order: SampleOrder, *, global_batch: int, drop_last: bool) -> None:
+        super().__init__([order], global_batch)
+        self.order, self.repeats = order, not drop_last
+        if drop_last:
+            self.batches = int((order.group_samples // self.share).min())
+        else:
+            self.batches = int((-(-order.group_samples // self.share)).max())
+        self._check_filled()
+
+    def windows(self, epoch: int, batch: int, groups: Iterable[int]) -> list[Window]:
+        starts = [self._slot(epoch, batch, group, 0) for group in groups]
+        return [Window(0, epoch, slot.group, self.order.window_of(epoch, slot.group, slot.offset)) for slot in starts]
+
+    def _slot(self, epoch: int, batch: int, group: int, inside: int) -> Slot:
         offset, samples = batch * self.share + inside, int(self.order.group_samples[group])
-        return Slot(group, offset % samples, counted=offset < samples)
+        return Slot(group, offset % samples, offset < samples, epoch)
+
+
+class MixOrder(GlobalBatches):
+    """Global batches drawn from several sets by weight, in a fixed pattern that repeats itself.
+
+    parts: how many of each `PATTERN` samples a set gives (`weights_to_parts`). Each set and group goes through epochs
+    of its own, at its own pace: every sample comes exactly once in each, none is dropped, and an epoch of the mix, as
+    many batches as the samples of all sets fill, goes on where the last one stopped.
+    """
+
+    repeats = False
+
+    def __init__(self, orders: Sequence[SampleOrder], parts: Sequence[int], *, global_batch: int) -> None:
+        super().__init__(orders, global_batch)
+        self.batches = sum(order.samples for order in orders) // global_batch
+        self._check_filled()
+        self._parts = np.asarray(parts, dtype=np.int64)
+        self._pattern = _interleaved(parts)
+        counts = self._pattern[None, :] == np.arange(len(parts))[:, None]
+        self._before = np.concatenate([np.zeros((len(parts), 1), np.int64), np.cumsum(counts, axis=1)], axis=1)
+
+    def windows(self, epoch: int, batch: int, groups: Iterable[int]) -> list[Window]:
+        found = []
+        for group in groups:
+            first = (epoch * self.batches + batch) * self.share
+            for number, order in enumerate(self.orders):
+                own_epoch, offset = self._own(number, group, self._drawn(number, group, first))
+                window = order.window_of(own_epoch, group, offset)
+                left = own_epoch * int(order.group_samples[group]) + order.window_end(own_epoch, group, window)
+                # About when the set is through with it: the same for all batches that meet it.
+                found.append((left / int(self._parts[number]), Window(number, own_epoch, group, window)))
+        return [window for _, window in sorted(found)]
+
+    def _slot(self, epoch: int, batch: int, group: int, inside: int) -> Slot:
+        number = (epoch * self.batches + batch) * self.share + inside
+        drawn_from = int(self._pattern[(self._phase(group) + number) % PATTERN])
+        own_epoch, offset = self._own(drawn_from, group, self._drawn(drawn_from, group, number))
+        return Slot(group, offset, True, own_epoch, drawn_from)
+
+    def _phase(self, group: int) -> int:
+        """Where in the pattern a group begins: the groups' parts of a batch are one stretch of it, so that a batch is
+        mixed as it should be even where a group gives it a single sample."""
+        return group * self.share
+
+    def _drawn(self, number: int, group: int, slot: int) -> int:
+        """Samples of a set among the first `slot` of a group, over all epochs."""
+        first = self._phase(group)
+        return self._among(number, first + slot) - self._among(number, first)
+
+    def _among(self, number: int, length: int) -> int:
+        """Samples of a set in the first `length` of the endless pattern."""
+        rounds, rest = divmod(length, PATTERN)
+        return rounds * int(self._parts[number]) + int(self._before[number, rest])
+
+    def _own(self, number: int, group: int, position: int) -> tuple[int, int]:
+        """(the set's own epoch, the offset in it)."""
+        return divmod(position, int(self.orders[number].group_samples[group]))
+
+
+def weights_to_parts(weights: Sequence[float]) -> list[int]:
+    """Whole parts of `PATTERN` in proportion to the weights, at least one each, by largest remainders."""
+    if not 0 < len(weights) <= PATTERN or not all(math.isfinite(weight) and weight > 0 for weight in weights):
+        raise ValueError(f"weights must be above 0, one for each set, not {', '.join(map(str, weights)) or 'none'}")
+    exact = np.asarray(weights, dtype=np.float64) / math.fsum(weights) * PATTERN
+    parts = np.maximum(np.floor(exact), 1).astype(np.int64)
+    while (missing := PATTERN - int(parts.sum())) != 0:
+        parts[np.argmax(exact - parts) if missing > 0 else np.argmax(parts)] += 1 if missing > 0 else -1
+    return [int(part) for part in parts]
+
+
+def _interleaved(parts: Sequence[int]) -> np.ndarray:
+    """int64 [PATTERN]: the numbers of the sets, each as often as its parts say, and spread as evenly as can be.
+
+    Every prefix has of each set less than one more or fewer than its share. The set with the largest deficit first
+    would not do: with many sets it can be off by more than one. So each sample has a time before which it
+    is not drawn, and the one with the earliest deadline is taken: with whole times and full use a schedule that exists
+    is found (Still, A class of new methods for congressional apportionment, 1979; Baruah et al., Proportionate
+    progress, 1996).
+    """
+    waiting: list[tuple[int, int, int]] = []  # deadline, set, samples of it until then: may be drawn now
+    coming = [(0, _deadline(1, part), number, 1) for number, part in enumerate(parts)]  # and those that may not yet
+    heapq.heapify(coming)
+    pattern = np.empty(PATTERN, dtype=np.int64)
+    for position in range(PATTERN):
+        while coming and coming[0][0] <= position:
+            heapq.heappush(waiting, heapq.heappop(coming)[1:])
+        _, number, count = heapq.heappop(waiting)
+        pattern[position] = number
+        heapq.heappush(
+            coming, (count * PATTERN // parts[number], _deadline(count + 1, parts[number]), number, count + 1)
+        )
+    return pattern
+
+
+def _deadline(count: int, part: int) -> int:
+    """The length of the first prefix that must have `count` samples of a set."""
+    return -(-count * PATTERN // part)
 
 
 def slice_size(global_batch: int, world_size: int) -> int:

@@ -17,6 +17,7 @@ from humanpose3d.inspect.table import COLUMNS, MEANINGS, Row
 from humanpose3d.visualize.panels import SIDE_COLOURS_ON_PHOTO, Colour
 
 JPEG_QUALITY = 82
+_WORD = ' class="word"'  # of cells in words
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #ffffff; --card: #f5f6f8; --ink: #1c2126; --muted: #5d6771; --line: #d8dde2;
@@ -93,9 +94,6 @@ def html_page(
     """The whole page. facts: what was looked at and by which limits, shown at the end."""
     wrong = any(finding.severity == ERROR for finding in findings)
     parts = [
-        f"<h1>{escape(location)}</h1>",
-        f'<div class="muted">{escape(summary)}</div>',
-        f'<div class="verdict {"bad" if wrong else "good"}">{_verdict(findings)}</div>',
         "<h2>Findings</h2>" if findings else "",
         *(_finding(finding) for finding in findings),
         "<h2>Subjects and cameras</h2>",
@@ -103,14 +101,56 @@ def html_page(
         *(_table(corpus, rows) for corpus in dict.fromkeys(row.corpus for row in rows)),
         *([f"<h2>Pictures</h2>{_legend()}"] if galleries else []),
         *(_gallery(gallery) for gallery in galleries),
-        _facts(facts),
     ]
+    return _page(location, summary, _verdict(findings), wrong, parts, facts)
+
+
+def shuffle_page(
+    location: str,
+    summary: str,
+    faults: Sequence[str],
+    findings: Sequence[Finding],
+    table: Sequence[Sequence[str]],
+    meanings: str,
+    facts: Mapping[str, Any],
+) -> bytes:
+    """The page of the report on shuffling. faults: what is wrong, in words, but for the findings; table: a header, then
+    rows, the first cell of each in words."""
+    number = len(faults) + len(findings)
+    verdict = f"{number} {'fault' if number == 1 else 'faults'} found" if number else "Well shuffled, no leak found"
+    parts = [
+        "<h2>Findings</h2>" if number else "",
+        *(f'<div class="finding"><p>{escape(fault)}</p></div>' for fault in faults),
+        *(_finding(finding) for finding in findings),
+        "<h2>Shuffle</h2>",
+        f'<p class="muted">{escape(meanings)}.</p>',
+        _plain_table(table),
+    ]
+    return _page(location, summary, verdict, number > 0, parts, facts)
+
+
+def _page(
+    location: str, summary: str, verdict: str, wrong: bool, parts: Sequence[str], facts: Mapping[str, Any]
+) -> bytes:
     head = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>inspect: {escape(location)}</title><style>{STYLE}</style></head>"
     )
-    return f"{head}<body>{''.join(parts)}</body></html>\n".encode()
+    top = (
+        f'<h1>{escape(location)}</h1><div class="muted">{escape(summary)}</div>'
+        f'<div class="verdict {"bad" if wrong else "good"}">{escape(verdict)}</div>'
+    )
+    return f"{head}<body>{top}{''.join(parts)}{_facts(facts)}</body></html>\n".encode()
+
+
+def _plain_table(rows: Sequence[Sequence[str]]) -> str:
+    lines = []
+    for number, row in enumerate(rows):
+        tag = "td" if number else "th"
+        cells = (f"<{tag}{_WORD if column == 0 else ''}>{escape(cell)}</{tag}>" for column, cell in enumerate(row))
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    return f'<div class="wide"><table>{"".join(lines)}</table></div>'
 
 
 def _verdict(findings: Sequence[Finding]) -> str:

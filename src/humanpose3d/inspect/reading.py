@@ -7,7 +7,6 @@ takes. Which ones follows from the samples' keys alone, so it does not matter ho
 from __future__ import annotations
 
 import re
-import tempfile
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,8 +27,8 @@ from humanpose3d.chunks.build import REPORT as CHUNKER_REPORT
 from humanpose3d.chunks.codec import BadSample, decode_depth, decode_meta, decode_sample, members_of
 from humanpose3d.chunks.layout import ChunkEntry, ChunkIndex, has_chunks, read_index
 from humanpose3d.chunks.read import Chunk, borrowed_chunk, is_compressed, open_indexed
-from humanpose3d.files import make_folder
-from humanpose3d.inspect.sparse import SparseChunk, sparse_chunk
+from humanpose3d.files import make_folder, scratch_folder
+from humanpose3d.inspect.sparse import Choice, SparseChunk, sparse_chunk
 from humanpose3d.remotes import Store, open_store
 from humanpose3d.reports import Progress, progress
 from humanpose3d.sample import PoseSample
@@ -127,28 +126,28 @@ def read_evidence(location: str | Path, *, samples: int, all: bool, temp_dir: Pa
     share = 1.0 if all else min(samples / max(heard.samples, 1), 1.0)
     expected = max(share * heard.samples, 1)
     depth_turns, image_turns = _Turns(expected / DEPTH_SAMPLES), _Turns(expected / IMAGE_SAMPLES)
-    with progress("inspect", heard.samples) as bar, _copies(heard.parts, temp_dir) as folder:
+    with progress("inspect", heard.samples) as bar, folder_for_copies(heard.parts, temp_dir) as folder:
         for part in heard.parts:
             for entry in part.index.chunks:
                 before = bar.done
                 try:
-                    with _opened(part.store, entry, share, folder) as chunk:
+                    with opened_chunk(part.store, entry, partial(choose, share=share), folder) as chunk:
                         _read_chunk(chunk, part, entry, share, heard, depth_turns, image_turns, bar)
                 except (ValueError, FileNotFoundError) as error:
-                    heard.broken[_without_name(str(error), entry.file)].append(entry.file)
+                    heard.broken[without_name(str(error), entry.file)].append(entry.file)
                 bar.advance(before + entry.samples - bar.done)
     return heard
 
 
 @contextmanager
-def _copies(parts: Sequence[Part], temp_dir: Path) -> Iterator[Path]:
+def folder_for_copies(parts: Sequence[Part], temp_dir: Path) -> Iterator[Path]:
     """A folder for the chunks that cannot be read where they lie, gone when the block ends; not made where all can."""
     if all(_in_place(part.store, entry) for part in parts for entry in part.index.chunks):
         yield temp_dir
         return
     make_folder(temp_dir)
-    with tempfile.TemporaryDirectory(dir=temp_dir, prefix="inspect-") as folder:
-        yield Path(folder)
+    with scratch_folder(temp_dir) as folder:
+        yield folder
 
 
 def _in_place(store: Store, entry: ChunkEntry) -> bool:
@@ -156,10 +155,13 @@ def _in_place(store: Store, entry: ChunkEntry) -> bool:
 
 
 @contextmanager
-def _opened(store: Store, entry: ChunkEntry, share: float, folder: Path) -> Iterator[Chunk | SparseChunk]:
-    """The chunk, in place where it can be: a sum over all its bytes would cost more than reading a share of them."""
+def opened_chunk(store: Store, entry: ChunkEntry, choose: Choice, folder: Path) -> Iterator[Chunk | SparseChunk]:
+    """The chunk, in place where it can be: a sum over all its bytes would cost more than reading a share of them.
+
+    Of a large chunk on a remote only the samples that `choose` picks from all keys can be read.
+    """
     if not _in_place(store, entry):
-        if (some := sparse_chunk(store, entry, partial(choose, share=share), folder)) is not None:
+        if (some := sparse_chunk(store, entry, choose, folder)) is not None:
             yield some
             return
         with borrowed_chunk(store, entry, folder) as borrowed:
@@ -278,7 +280,7 @@ def read_again(place: Place, key: str, temp_dir: Path) -> PoseSample:
     store, entry = place.part.store, place.entry
     wanted = members_of(("image",))
     if is_compressed(entry.file):
-        with _copies([place.part], temp_dir) as folder, borrowed_chunk(store, entry, folder) as chunk:
+        with folder_for_copies([place.part], temp_dir) as folder, borrowed_chunk(store, entry, folder) as chunk:
             members: Mapping[str, bytes] = chunk.read(place.row, wanted)
     else:
         members = {name: store.read_range(entry.file, *span) for name, span in place.members.items() if name in wanted}
@@ -340,6 +342,6 @@ def _broken_finding(corpus: str, reason: str, names: list[str]) -> Finding:
     )
 
 
-def _without_name(message: str, file: str) -> str:
+def without_name(message: str, file: str) -> str:
     """Equal faults of several chunks are counted together."""
     return re.sub(rf"\S*{re.escape(file)}", "the chunk", message)

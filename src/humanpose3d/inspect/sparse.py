@@ -16,6 +16,8 @@ CALL_BYTES = 4 << 20  # what could be fetched in the time that one more call to 
 WORTH_IT = 0.7  # share of fetching the whole chunk, below which stretches are read
 IDX = "chunk.idx"
 
+Choice = Callable[[Sequence[str]], Sequence[bool]]  # a chunk's keys -> which of its samples are wanted
+
 
 class SparseChunk:
     """Some samples of a chunk, read like a `Chunk`."""
@@ -47,9 +49,7 @@ class SparseChunk:
         raise BadSample(self.key(index), "it was not among the samples to read")
 
 
-def sparse_chunk(
-    store: Store, entry: ChunkEntry, choose: Callable[[Sequence[str]], Sequence[bool]], folder: Path
-) -> SparseChunk | None:
+def sparse_chunk(store: Store, entry: ChunkEntry, choose: Choice, folder: Path) -> SparseChunk | None:
     """The samples of a remote's chunk that `choose` picks from all keys; None where the whole chunk is as cheap, or
     its table is not there."""
     if store.is_local or is_compressed(entry.file) or entry.bytes < CALL_BYTES:

@@ -10,14 +10,13 @@ import json
 import os
 import queue
 import re
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from humanpose3d.files import PART, whole_file
+from humanpose3d.files import PART, scratch_folder, whole_file
 from humanpose3d.remotes import rclone
 from humanpose3d.remotes.daemon import BLOCK, Daemon, NoDaemon, daemon_for, fcntl, give_up, pace_of
 from humanpose3d.remotes.rclone import (
@@ -250,8 +249,8 @@ class RcloneStore(Store):
 
     def write_bytes(self, name: str, data: bytes) -> None:
         # By way of a file: only a copy is compared with what arrived.
-        with tempfile.TemporaryDirectory(prefix="hp3d-") as folder:
-            path = Path(folder) / "data"
+        with scratch_folder() as folder:
+            path = folder / "data"
             path.write_bytes(data)
             self.put(path, name)
 

@@ -1,14 +1,18 @@
 """Raw corpora on disk -> LabelledFrames: one module a corpus, one line each in SOURCES.
 
 A reader has NAME, FOLDERS (images, annotations: where they lie below data/<name>), SUBJECTS_HELP, CUES ("require" or
-"optional": is a frame without a matching detection kept?) and `read_frames`.
+"optional": is a frame without a matching detection kept? "own": frames bring their keypoints and have no pictures) and
+`read_frames`. One that has settings of its own names them in SETTINGS: keywords of its `read_frames`, fields of the
+chunker's that are None where they are not given.
 """
 
 from types import ModuleType
 
-from humanpose3d.sources import freihand, human36m, mpi_inf_3dhp, mpii, threedpw
+from humanpose3d.sources import freihand, human36m, mocap, mpi_inf_3dhp, mpii, threedpw
 
-SOURCES: dict[str, ModuleType] = {reader.NAME: reader for reader in (human36m, mpi_inf_3dhp, mpii, freihand, threedpw)}
+SOURCES: dict[str, ModuleType] = {
+    reader.NAME: reader for reader in (human36m, mpi_inf_3dhp, mpii, freihand, threedpw, mocap)
+}
 
 
 def get_source(name: str) -> ModuleType:

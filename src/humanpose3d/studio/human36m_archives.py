@@ -13,14 +13,13 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 
 from humanpose3d.camera import Camera, pixel_to_ray
-from humanpose3d.files import write_whole
+from humanpose3d.files import scratch_folder, write_whole
 from humanpose3d.reports import StageReport, progress
 from humanpose3d.skeletons import H36M_32
 from humanpose3d.studio.film import CAPTURE_FPS, SUBACTIONS, Scene, cast_scene, film_scene
@@ -230,8 +229,8 @@ def cdf_bytes(variable: str, values: np.ndarray) -> bytes:
     """A .cdf file of one float32 variable [1 ...], as MATLAB writes it: one record."""
     from cdflib.cdfwrite import CDF
 
-    with TemporaryDirectory(prefix="hp3d-") as folder:
-        path = Path(folder) / "pose.cdf"
+    with scratch_folder() as folder:
+        path = folder / "pose.cdf"
         file = CDF(str(path), cdf_spec={"Majority": "row_major"})
         file.write_var(
             {

@@ -8,7 +8,7 @@ from typing import Any
 
 from humanpose3d.reports import StageReport
 
-WRITERS = ("human36m", "mpi_inf_3dhp", "mpii", "freihand", "threedpw")  # studio/<name>.py, write_<name>
+WRITERS = ("human36m", "mpi_inf_3dhp", "mpii", "freihand", "threedpw", "mocap")  # studio/<name>.py, write_<name>
 
 
 def write_corpus(
