@@ -54,5 +54,9 @@ def random_batch(
         joints_cam_m=joints_cam_m,
         joint_mask=torch.ones(size, joints, dtype=torch.bool),
         joint_in_view=torch.ones(size, joints, dtype=torch.bool),
+        keypoint_depth_m=torch.stack(
+            [root_m[:, 2:] + uniform(-0.4, 0.4, size, keypoints), uniform(0.0, 0.1, size, keypoints)], dim=-1
+        ),
+        keypoint_depth_mask=torch.ones(size, keypoints, dtype=torch.bool),
     )
     return replace(batch, **changes)

@@ -77,6 +77,22 @@ def test_every_person_of_every_image_comes_out_in_metres(request_: dict) -> None
     assert json.loads((request_["output_folder"] / "infer_report.json").read_text())["counts"]["images"] == 2
 
 
+@pytest.mark.parametrize("window", [1, 27])
+def test_a_lifter_answers_from_keypoints_with_depth_and_without(request_: dict, tmp_path: Path, window: int) -> None:
+    config = model_config("lifter", "tiny", window=window)
+    save_model(tmp_path / "lifter.pth", build_model(config), config)
+    found = {}
+    for no_depth in (False, True):
+        out = tmp_path / str(no_depth)
+        lifter = {"checkpoint_path": tmp_path / "lifter.pth", "no_depth": no_depth, "output_folder": out}
+        infer(**request_ | lifter, visualize=True)
+        joints, data = result_of(out, "a")
+        found[no_depth] = joints
+        assert np.isfinite(joints).all() and data["depth_used"] is not no_depth
+        assert (out / "a_combined_viz.png").is_file()
+    assert found[True].shape == found[False].shape and not np.allclose(found[True], found[False])
+
+
 def test_batches_do_not_change_the_result(request_: dict, tmp_path: Path) -> None:
     for size in (1, 2):
         infer(**request_ | {"batch_size": size, "output_folder": tmp_path / str(size), "no_depth": True})

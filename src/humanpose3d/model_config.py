@@ -19,7 +19,7 @@ STRICT = ConfigDict(extra="forbid")
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ModelConfig:
-    """What every lifter has."""
+    """What every network has."""
 
     model_type: str
     """Key of models.MODELS."""
@@ -35,6 +35,25 @@ class ModelConfig:
     """False: the network never sees depth maps."""
     depth_range_m: Positive = 1.0
     """Depths further than this from the person's are clipped, metres."""
+    window: Count = 1
+    """Frames of 2D keypoints it sees, an odd number; 1: the sample's own alone."""
+    dropout: Share = 0.1
+    """Share of units dropped (in regression heads and the blocks of transformers) in training."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Fields of a sample that the reader has to decode, beside its metadata."""
+        raise NotImplementedError
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ImageModelConfig(ModelConfig):
+    """What the networks that look at the picture have."""
+
+    window: Literal[1] = 1
     heatmap_stride: Count
     """Pixels of the model input per cell of a heat map."""
     heatmap_sigma: Positive = 1.5
@@ -43,20 +62,15 @@ class ModelConfig:
     """Units of the regression head's layers."""
     head_blocks: Count = 2
     """Residual blocks in the regression head."""
-    dropout: Share = 0.1
-    """Share of units dropped in the regression head (and the transformer's blocks) in training."""
 
     @property
     def needs(self) -> tuple[str, ...]:
         """Fields of a sample that the reader has to decode, beside its metadata."""
         return ("image", "depth_m") if self.use_depth else ("image",)
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class CNNConfig(ModelConfig):
+class CNNConfig(ImageModelConfig):
     """Numbers of `models.cnn.CNNPoseEstimation`."""
 
     model_type: Literal["cnn"] = "cnn"
@@ -82,7 +96,7 @@ class CNNConfig(ModelConfig):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class TransformerConfig(ModelConfig):
+class TransformerConfig(ImageModelConfig):
     """Numbers of `models.transformers.TransformerPoseEstimation`."""
 
     model_type: Literal["transformer"] = "transformer"
@@ -103,6 +117,34 @@ class TransformerConfig(ModelConfig):
     """Encoder blocks over both kinds of tokens together."""
     joint_channels: Count = 32
     """Numbers each joint's token gives to the regression head."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class LifterConfig(ModelConfig):
+    """Numbers of `models.lifter.KeypointLifter`."""
+
+    model_type: Literal["lifter"] = "lifter"
+    input_size: Count = 256
+    """Of no meaning here: rays are read, and no picture."""
+    width: Count
+    """Length of a token."""
+    heads: Count
+    """Attention heads of every block."""
+    input_blocks: Count
+    """Encoder blocks over the tokens of the input joints."""
+    output_blocks: Count
+    """Encoder blocks over the tokens of the output joints."""
+    frame_blocks: Count = 2
+    """Encoder blocks over the tokens of the window's frames, where it has any."""
+    expansion: Count = 2
+    """Widening inside a block's two layers."""
+    dropout: Share = 0.0
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Fields of a sample that the reader has to decode, beside its metadata; never the picture."""
+        depth = ("depth_m",) if self.use_depth else ()
+        return (*depth, "keypoint_window") if self.window > 1 else depth
 
 
 PRESETS: dict[tuple[str, str], ModelConfig] = {
@@ -177,8 +219,11 @@ PRESETS: dict[tuple[str, str], ModelConfig] = {
         final_blocks=2,
         head_width=1024,
     ),
+    ("lifter", "tiny"): LifterConfig(size="tiny", width=64, heads=4, input_blocks=2, output_blocks=1),
+    ("lifter", "small"): LifterConfig(size="small", width=128, heads=4, input_blocks=2, output_blocks=2),
+    ("lifter", "base"): LifterConfig(size="base", width=128, heads=4, input_blocks=3, output_blocks=3),
 }
-CONFIGS: dict[str, type[ModelConfig]] = {"cnn": CNNConfig, "transformer": TransformerConfig}
+CONFIGS: dict[str, type[ModelConfig]] = {"cnn": CNNConfig, "transformer": TransformerConfig, "lifter": LifterConfig}
 
 
 def model_config(model_type: str, size: str, **changes: Any) -> ModelConfig:

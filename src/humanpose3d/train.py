@@ -27,6 +27,7 @@ from humanpose3d.config import LossWeights, TrainConfig
 from humanpose3d.dataset.augmentation import FitView, PoseAugmentor
 from humanpose3d.dataset.chunked_dataset import Source, StreamingChunkedDataset, StreamingLoader
 from humanpose3d.dataset.collator import Human36MCollator
+from humanpose3d.dataset.keypoint_batches import KeypointDecoder
 from humanpose3d.dataset.mix import DatasetMix, parse_mix
 from humanpose3d.files import make_folder, scratch_folder, write_report
 from humanpose3d.model_config import ModelConfig, model_config
@@ -259,16 +260,26 @@ def _model(start: _Start, store: Store) -> tuple[nn.Module, ModelConfig]:
                 f"of size {config.model_size}; give --model-type {found.model_type} --model-size {found.size}"
             )
         return start.loaded.model.train(), found
-    labels = StreamingChunkedDataset(store, fields=())
+    labels = StreamingChunkedDataset(store, fields=("keypoint_window",))
     if labels.skeleton is None or labels.keypoint_skeleton is None:
         missing = "labels" if labels.skeleton is None else "2D keypoints"
         raise ValueError(f"{store.location} has no {missing}: a lifter learns from 2D keypoints with 3D labels")
-    if labels[0, 0].joints_cam_m is None:
+    first = labels[0, 0]
+    if first.joints_cam_m is None:
         raise ValueError(f"{store.location} has 2D labels only ({labels.skeleton}): a lifter learns from 3D labels")
+    frames = 1 if first.keypoint_window is None else len(first.keypoint_window)
+    if frames < config.window:
+        raise ValueError(
+            f"{store.location} has {frames} frame of keypoints a sample, --window {config.window} needs more; make the "
+            f"chunks with dataset_chunker.py --window {config.window}"
+        )
+    if config.window > 1 and config.model_type != "lifter":
+        raise ValueError(f"--window {config.window}: a {config.model_type} sees one frame; take --model-type lifter")
     architecture = model_config(
         config.model_type,
         config.model_size,
         use_depth=config.use_depth,
+        window=config.window,
         skeleton=labels.skeleton,
         keypoint_skeleton=labels.keypoint_skeleton,
     )
@@ -341,10 +352,20 @@ def _loader(
     world_size: int,
     **options: Any,
 ) -> StreamingLoader:
+    if "image" in model.needs:
+        options["collate"] = Human36MCollator(model.skeleton, model.keypoint_skeleton, depth=model.use_depth)
+    else:
+        options["decoder"] = KeypointDecoder(
+            model.skeleton,
+            model.keypoint_skeleton,
+            depth=model.use_depth,
+            window=model.window,
+            augmentation=config.augmentation if options["training"] else None,
+            noise=0.0 if options["training"] else config.val_keypoint_noise,
+        )
     return StreamingLoader(
         dataset,
         global_batch=config.batch_size,
-        collate=Human36MCollator(model.skeleton, model.keypoint_skeleton, depth=model.use_depth),
         rank=rank,
         world_size=world_size,
         num_workers=config.num_workers,

@@ -1,4 +1,4 @@
-"""Both lifters: shapes, what may be missing, where the root lands, and that they can learn a handful by heart."""
+"""The networks: shapes, what may be missing, where the root lands, and that they can learn a handful by heart."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from humanpose3d.models.transformers import with_depth_channel
 from humanpose3d.skeletons import COCO_17, H36M_17
 
 LIFTERS = sorted(MODELS)
+OF_PICTURES = ["cnn", "transformer"]
 SKELETON = H36M_17
 
 
@@ -36,7 +37,7 @@ def tiny(model_type: str, **changes) -> nn.Module:
 
 
 def same(first: PosePrediction, second: PosePrediction) -> bool:
-    return all(torch.allclose(a, b, atol=1e-6) for a, b in zip(first, second, strict=True))
+    return all(torch.allclose(a, b, atol=1e-6) for a, b in zip(first[:2], second[:2], strict=True))
 
 
 @pytest.mark.parametrize("model_type", LIFTERS)
@@ -58,12 +59,14 @@ def test_every_joint_set_fits(model_type: str) -> None:
 @pytest.mark.parametrize("model_type", LIFTERS)
 def test_a_batch_of_one_can_be_trained_on(model_type: str) -> None:
     model = tiny(model_type).train()
-    model(random_batch(1)).joints_cam_m.sum().backward()
+    prediction = model(random_batch(1))
+    loss = prediction.joints_cam_m.sum() + (0.0 if prediction.log_error_m is None else prediction.log_error_m.sum())
+    loss.backward()
     without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
     assert without == []  # DDP waits for every parameter's gradient
 
 
-@pytest.mark.parametrize("model_type", LIFTERS)
+@pytest.mark.parametrize("model_type", OF_PICTURES)
 def test_no_depth_map_and_an_empty_one_are_the_same_and_finite(model_type: str) -> None:
     model = tiny(model_type).eval()
     batch = random_batch(2)
@@ -74,7 +77,7 @@ def test_no_depth_map_and_an_empty_one_are_the_same_and_finite(model_type: str) 
     assert torch.isfinite(without.joints_cam_m).all()
 
 
-@pytest.mark.parametrize("model_type", LIFTERS)
+@pytest.mark.parametrize("model_type", OF_PICTURES)
 def test_a_model_without_depth_never_looks_at_it(model_type: str) -> None:
     model = tiny(model_type, use_depth=False).eval()
     batch = random_batch(2)
@@ -82,7 +85,7 @@ def test_a_model_without_depth_never_looks_at_it(model_type: str) -> None:
     assert model.config.needs == ("image",)
 
 
-@pytest.mark.parametrize("model_type", LIFTERS)
+@pytest.mark.parametrize("model_type", OF_PICTURES)
 def test_where_a_missing_keypoint_would_be_does_not_matter(model_type: str) -> None:
     model = tiny(model_type).eval()
     nn.init.normal_(model.cues.absent_joint)
@@ -97,7 +100,7 @@ def test_where_a_missing_keypoint_would_be_does_not_matter(model_type: str) -> N
     assert torch.isfinite(model(hidden).joints_cam_m).all()
 
 
-@pytest.mark.parametrize("model_type", LIFTERS)
+@pytest.mark.parametrize("model_type", OF_PICTURES)
 def test_stand_ins_for_what_is_absent_are_learned(model_type: str) -> None:
     model = tiny(model_type).train()
     batch = random_batch(2, keypoint_mask=torch.zeros(2, 17, dtype=torch.bool), depth_m=None)
@@ -107,7 +110,7 @@ def test_stand_ins_for_what_is_absent_are_learned(model_type: str) -> None:
         assert absent.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize("model_type", LIFTERS)
+@pytest.mark.parametrize("model_type", OF_PICTURES)
 def test_the_root_follows_the_lens_and_stays_on_its_pixel(model_type: str) -> None:
     model = tiny(model_type).eval()
     nn.init.normal_(model.head.root.weight, std=0.1)
@@ -143,10 +146,12 @@ def test_a_handful_of_samples_is_learned_by_heart(model_type: str) -> None:
     model = tiny(model_type, dropout=0.0).train()
     batch = random_batch(6)
     loss = ComprehensivePoseLoss(LossWeights(inter_joint=0.0), "root_relative", SKELETON.root_index)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, total_iters=120)
+    # The lifter's joints all share one head, which has further to go than a row of it for each.
+    steps, rate = (400, 2e-3) if model_type == "lifter" else (120, 5e-4)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, total_iters=steps)
     first = math.nan
-    for step in range(120):
+    for step in range(steps):
         terms = loss(model(batch), batch)
         first = terms["total"].item() if step == 0 else first
         optimizer.zero_grad()
@@ -174,7 +179,7 @@ def test_networks_without_published_weights_say_so() -> None:
             build_model(model_config(model_type, "tiny"), pretrained=True)
 
 
-@pytest.mark.parametrize(("model_type", "size"), [key for key in PRESETS if key[1] != "tiny"])
+@pytest.mark.parametrize(("model_type", "size"), [key for key in PRESETS if key[0] in OF_PICTURES and key[1] != "tiny"])
 def test_larger_presets_can_be_built(model_type: str, size: str) -> None:
     with torch.device("meta"):
         model = build_model(model_config(model_type, size))

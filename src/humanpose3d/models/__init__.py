@@ -7,11 +7,23 @@ from torch import nn
 from humanpose3d.model_config import ModelConfig
 from humanpose3d.models.cnn import CNNPoseEstimation
 from humanpose3d.models.common import PosePrediction
+from humanpose3d.models.lifter import KeypointLifter
 from humanpose3d.models.transformers import TransformerPoseEstimation
 
-MODELS: dict[str, type[nn.Module]] = {"cnn": CNNPoseEstimation, "transformer": TransformerPoseEstimation}
+MODELS: dict[str, type[nn.Module]] = {
+    "cnn": CNNPoseEstimation,
+    "transformer": TransformerPoseEstimation,
+    "lifter": KeypointLifter,
+}
 
-__all__ = ["MODELS", "CNNPoseEstimation", "PosePrediction", "TransformerPoseEstimation", "build_model"]
+__all__ = [
+    "MODELS",
+    "CNNPoseEstimation",
+    "KeypointLifter",
+    "PosePrediction",
+    "TransformerPoseEstimation",
+    "build_model",
+]
 
 
 def build_model(config: ModelConfig, *, pretrained: bool = False) -> nn.Module:

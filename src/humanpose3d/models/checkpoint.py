@@ -22,6 +22,7 @@ ENTRY = "humanpose3d"
 FORMAT = "humanpose3d-checkpoint"
 VERSION = "1"  # raised when a reader of the old one would misread the new
 PREFIX = "model."  # of the network's weights among a lightning module's
+MEAN_PREFIX = "mean_model."  # of their running mean, where training kept one: then that is the network
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +109,8 @@ def _network_weights(stored: dict[str, Any]) -> dict[str, torch.Tensor]:
     weights = stored.get("state_dict")
     if not isinstance(weights, dict):
         raise TypeError("no state_dict")
-    return {name.removeprefix(PREFIX): value for name, value in weights.items() if name.startswith(PREFIX)}
+    prefix = MEAN_PREFIX if any(name.startswith(MEAN_PREFIX) for name in weights) else PREFIX
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
 
 
 def _line(error: Exception) -> str:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from humanpose3d.model_config import ModelConfig
+from humanpose3d.model_config import ImageModelConfig
 from humanpose3d.sample import PoseBatch
 from humanpose3d.skeletons import get_skeleton
 
@@ -28,6 +28,7 @@ class PosePrediction(NamedTuple):
 
     joints_rel_m: Tensor  # float32 [B J 3], relative to the root, which is exactly 0
     root_cam_m: Tensor  # float32 [B 3]
+    log_error_m: Tensor | None = None  # float32 [B J]: log of the error each joint is expected to have, metres
 
     @property
     def joints_cam_m(self) -> Tensor:
@@ -135,7 +136,7 @@ class Cues(NamedTuple):
 class CueEncoder(nn.Module):
     """PoseBatch -> Cues. Owns the learned stand-ins for depth and keypoints that are not there."""
 
-    def __init__(self, config: ModelConfig, depth_map_size: int) -> None:
+    def __init__(self, config: ImageModelConfig, depth_map_size: int) -> None:
         super().__init__()
         self.input_size, self.range_m, self.use_depth = config.input_size, config.depth_range_m, config.use_depth
         self.depth_map_size = depth_map_size
@@ -197,7 +198,7 @@ class PoseRegressionHead(nn.Module):
     it has its own estimate of w; a learned gate weighs that, corrected, against the one from the picture.
     """
 
-    def __init__(self, config: ModelConfig, features: int) -> None:
+    def __init__(self, config: ImageModelConfig, features: int) -> None:
         super().__init__()
         skeleton = get_skeleton(config.skeleton)
         inputs = features + len(get_skeleton(config.keypoint_skeleton)) * JOINT_CUES + VIEW_CUES

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from humanpose3d.tasks.lifting import LiftingTask
 
-TASKS = {"cnn": LiftingTask, "transformer": LiftingTask}
+TASKS = {"cnn": LiftingTask, "transformer": LiftingTask, "lifter": LiftingTask}
 
 __all__ = ["TASKS", "LiftingTask"]

@@ -31,7 +31,8 @@ class LiftingTask:
     def predict(self, model: nn.Module, batch: PoseBatch) -> PosePrediction:
         """The model's answer, in float32 whatever the precision it was computed in."""
         prediction = model(batch)
-        return PosePrediction(prediction.joints_rel_m.float(), prediction.root_cam_m.float())
+        log_error_m = None if prediction.log_error_m is None else prediction.log_error_m.float()
+        return PosePrediction(prediction.joints_rel_m.float(), prediction.root_cam_m.float(), log_error_m)
 
     def loss(self, prediction: PosePrediction, batch: PoseBatch) -> dict[str, Tensor]:
         """Named terms without their weights, and "loss", their weighted sum. Scalars."""

@@ -5,6 +5,7 @@ Knows a task, a model and a loader only by what it calls on them; opening data a
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -53,6 +54,8 @@ class TrainingModule(lightning.LightningModule):
         """make_loaders: (rank, world_size) -> this process's. entry: what a checkpoint says of its model."""
         super().__init__()
         self.model, self.task, self.config = model, task, config
+        if config.ema_decay:  # a part of the module, so that lightning's checkpoints hold and restore it
+            self.mean_model = copy.deepcopy(model).requires_grad_(False)
         self._make_loaders, self._entry = make_loaders, entry
         self.loaders: Loaders
         self.batches_seen = 0  # global batches, over all epochs
@@ -74,6 +77,17 @@ class TrainingModule(lightning.LightningModule):
         self._window.append((batch.keys, {name: value.detach().float() for name, value in scalars.items()}))
         self.batches_seen += 1
         return scalars["loss"]
+
+    @property
+    def judged(self) -> torch.nn.Module:
+        """The network that is validated and handed on: the running mean where there is one."""
+        return self.mean_model if self.config.ema_decay else self.model
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        step = self.trainer.global_step  # counted before the step is taken
+        super().optimizer_step(*args, **kwargs)
+        if self.config.ema_decay:
+            follow(self.mean_model, self.model, ema_decay(step, self.config.ema_decay))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Reads the step's scalars (its only wait for the device), and stops before a bad one spoils the weights."""
@@ -161,6 +175,22 @@ def warm_up_cosine(step: int, warm_up: int, total: int) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * min((step - warm_up) / max(total - warm_up, 1), 1.0)))
 
 
+def ema_decay(step: int, highest: float) -> float:
+    """What the running mean of the weights keeps of itself at a step (from 0): little at first, lest it remember the
+    beginning for long."""
+    return min(highest, (1 + step) / (10 + step))
+
+
+@torch.no_grad()
+def follow(mean: torch.nn.Module, model: torch.nn.Module, keep: float) -> None:
+    """mean <- keep * mean + (1 - keep) * model, parameters and statistics alike; counters are copied."""
+    for ours, theirs in zip(mean.state_dict().values(), model.state_dict().values(), strict=True):
+        if ours.is_floating_point():
+            ours.lerp_(theirs, 1.0 - keep)
+        else:
+            ours.copy_(theirs)
+
+
 def _batch_seed(seed: int, batch: int, rank: int) -> int:
     """Well apart for neighbouring batches and ranks: Philox and Mersenne generators both mix a 64-bit seed."""
     return (seed * 0x9E3779B97F4A7C15 + batch * 0xBF58476D1CE4E5B9 + rank * 0x94D049BB133111EB) % 2**63
@@ -226,7 +256,7 @@ class RunKeeper(Callback):
     def _validate_and_keep_best(self, trainer: lightning.Trainer, module: TrainingModule) -> None:
         module.eval()
         with torch.inference_mode(), trainer.precision_plugin.forward_context():
-            self.scores = self._validate(module.model, module.loaders.val)
+            self.scores = self._validate(module.judged, module.loaders.val)
         module.train()
         self._write("val", self.scores.values, trainer.global_step)
         if self._writer is not None:
