@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,20 +92,26 @@ def test_a_rechunk_killed_anywhere_ends_with_the_same_bytes(
 ) -> None:
     shuffle(tmp_path, source, tmp_path / "whole")
     monkeypatch.setattr(transfer, "STRETCH_SAMPLES", 3)
+    with killed_at_sample(monkeypatch, killed_at):
+        shuffle(tmp_path, source, tmp_path / "cut")
+    shuffle(tmp_path, source, tmp_path / "cut")
+    assert hashes(tmp_path / "cut") == hashes(tmp_path / "whole")
+
+
+@contextmanager
+def killed_at_sample(monkeypatch: pytest.MonkeyPatch, number: int) -> Iterator[None]:
+    """What runs in it is stopped as it takes its `number`-th sample."""
     take, taken = transfer._taken, []
 
     def cut(*arguments: Any) -> Any:
         taken.append(arguments)
-        if len(taken) == killed_at:
+        if len(taken) == number:
             raise KeyboardInterrupt
         return take(*arguments)
 
-    with monkeypatch.context() as patched:
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(transfer, "_taken", cut)
-        with pytest.raises(KeyboardInterrupt):
-            shuffle(tmp_path, source, tmp_path / "cut")
-    shuffle(tmp_path, source, tmp_path / "cut")
-    assert hashes(tmp_path / "cut") == hashes(tmp_path / "whole")
+        yield
 
 
 def test_a_resumed_rechunk_does_not_fetch_again_what_it_has(
@@ -302,18 +310,8 @@ def test_passes_killed_anywhere_end_with_the_same_bytes_and_the_same_report(
         pool, "available_memory", lambda: sum(p.stat().st_size for p in (tmp_path / "chunks").iterdir())
     )
     monkeypatch.setattr(transfer, "STRETCH_SAMPLES", 2)
-    take, taken = transfer._taken, []
-
-    def cut(*arguments: Any) -> Any:
-        taken.append(arguments)
-        if len(taken) == killed_at:
-            raise KeyboardInterrupt
-        return take(*arguments)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(transfer, "_taken", cut)
-        with pytest.raises(KeyboardInterrupt):
-            shuffle(tmp_path, tmp_path / "chunks", tmp_path / "cut")
+    with killed_at_sample(monkeypatch, killed_at):
+        shuffle(tmp_path, tmp_path / "chunks", tmp_path / "cut")
     resumed = shuffle(tmp_path, tmp_path / "chunks", tmp_path / "cut")
     assert hashes(tmp_path / "cut") == hashes(tmp_path / "whole")
     assert resumed.skipped_counts == whole.skipped_counts
