@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from humanpose3d import model_config as architectures
 from humanpose3d.cli import train
@@ -50,6 +51,7 @@ def checkpoint(tmp_path, monkeypatch) -> Path:
 
 
 def saved(path: Path, **changes) -> Path:
+    torch.manual_seed(0)
     config = model_config("cnn", "tiny", **changes)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_model(path, build_model(config), config)

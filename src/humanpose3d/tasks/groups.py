@@ -14,7 +14,7 @@ from humanpose3d.skeletons import Skeleton
 
 FACING = ("front", "side", "back")
 POSTURES = ("upright", "sitting or crouching", "lying or bent over")
-LIMBS = ("apart", "legs crossed", "arms crossed", "both crossed")
+LIMBS = ("limbs apart", "legs crossed", "arms crossed", "both crossed")
 FRONT_DEG, BACK_DEG = 45.0, 135.0  # of the pelvis' normal from the way to the camera
 STANDING_SHARE = 0.75  # of the leg's length, from which hips over ankles is standing: a right-angled knee leaves 0.5
 LYING_DEG = 60.0  # of the trunk from the vertical

@@ -98,7 +98,7 @@ MEASURES: dict[str, Measure] = {
     ),
     "n_mpjpe_mm": Measure("N-MPJPE", "mm", "the same after the best scaling about the root alone", scaled_error_mm),
     "mpjve_mm": Measure(
-        "MPJVE", "mm", "mean error of the step from one frame of a take to the next, a step", velocity_error_mm
+        "MPJVE", "mm", "mean error of the step from one frame of a take to the next", velocity_error_mm
     ),
     "pck_percent": Measure(
         "PCK@150",

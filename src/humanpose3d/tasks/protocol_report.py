@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from humanpose3d.files import write_report, write_whole
@@ -38,9 +39,9 @@ def report_protocol(
     for deviation in report.facts["protocol"]["deviations"]:
         report.note(deviation)
     report.summary = f"{summary(name, protocol, scores)}; {picture}"
-    print(text_report(report.facts, protocol, scores))
     write_whole(picture, error_figure(report.facts, protocol, scores))
     write_report(folder, report)
+    print(text_report(report.facts, protocol, scores))
     return report
 
 
@@ -139,11 +140,12 @@ def text_report(facts: dict[str, Any], protocol: Protocol, scores: ProtocolScore
         ("velocity", _velocity(about)),
     ):
         if text:
-            console.print(f"  {what + ':':<12}{text}", soft_wrap=False)
+            console.print(fill(f"{what + ':':<12}{text}", WIDTH, initial_indent="  ", subsequent_indent=" " * 14))
     for table in (_parts_table(protocol, scores), _joints_table(protocol, scores)):
         console.print()
         console.print(table)
-    console.print("  ".join(f"{MEASURES[key].label}: {MEASURES[key].meaning}." for key in protocol.measures))
+    meanings = (f"{MEASURES[key].label}: {MEASURES[key].meaning}." for key in protocol.measures)
+    console.print(fill("  ".join(meanings), WIDTH))
     return console.file.getvalue().rstrip()  # type: ignore[attr-defined]
 
 
@@ -152,18 +154,23 @@ def error_figure(facts: dict[str, Any], protocol: Protocol, scores: ProtocolScor
     skeleton, key = get_skeleton(protocol.skeleton), protocol.measures[0]
     measure, about = MEASURES[key], facts["protocol"]
     panels = [
-        Bars("by joint", scores.whole.by_joint[key], skeleton.sides, frozenset(protocol.unscored)),
-        _bars("by action", scores.parts["action"], key),
+        Bars(
+            "by joint (blue left, orange right)",
+            scores.whole.by_joint[key],
+            skeleton.sides,
+            frozenset(protocol.unscored),
+        ),
+        _bars("by action (frames)", scores.parts["action"], key),
     ]
     asked = [of for part, of in scores.parts.items() if part not in PART_TITLES]
     kinds = {kind: means for of in asked for kind, means in of.items()}
     if kinds:
-        panels.append(_bars("by facing, posture and crossing of the true pose", kinds, key))
+        panels.append(_bars("by facing, posture and crossing of the true pose (frames)", kinds, key))
     mean = scores.whole.values[key]
     title = (
         f"{about['name']}: {measure.label} {mean:.1f} {measure.unit} over {scores.whole.samples} frames (dashed); "
-        f"action-wise {scores.means_over('action')[key]:.1f}\n{about['keypoints'] and _main(about['keypoints'])}; "
-        f"{facts['model_type']} {facts['checkpoint_sha256'][:12]}"
+        f"action-wise {scores.means_over('action')[key]:.1f}\n2D: {_main(about['keypoints'])}; "
+        f"{facts['model_type']}, sha256 {facts['checkpoint_sha256'][:12]}"
     )
     unit = f"{measure.label}, {measure.unit}"
     return draw_errors(title, unit, mean, panels)

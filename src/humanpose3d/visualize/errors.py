@@ -36,11 +36,14 @@ def draw_errors(title: str, unit: str, mean: float, panels: Sequence[Bars]) -> b
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     first, others = panels[0], panels[1:]
     heights = [max(len(panel.values), 1) + 2.5 for panel in others] or [1.0]
     rows = max(len(first.values) + 2.5, sum(heights))
-    figure = Figure(figsize=(WIDTH_INCHES, BAR_INCHES * rows + 1.1), layout="constrained", dpi=DOTS)
+    figure = Figure(
+        figsize=(WIDTH_INCHES, BAR_INCHES * rows + 1.1), layout=ConstrainedLayoutEngine(w_pad=0.12), dpi=DOTS
+    )
     figure.suptitle(title, fontsize=12, x=0.01, ha="left")
     columns = figure.subfigures(1, 2 if others else 1, squeeze=False, wspace=0.03)[0]
     top = max((value for panel in panels for value in panel.values.values() if math.isfinite(value)), default=1.0)
@@ -71,7 +74,12 @@ def _draw_bars(axis, panel: Bars, unit: str, mean: float, limit: float) -> None:
         text = f"{value:.1f}" if math.isfinite(value) else "none"
         note = f"  {panel.notes[name]}" if name in panel.notes else ""
         axis.text(
-            bar.get_width() + 0.01 * limit, bar.get_y() + bar.get_height() / 2, text + note, va="center", fontsize=8
+            bar.get_width() + 0.012 * limit,
+            bar.get_y() + bar.get_height() / 2,
+            text + note,
+            va="center",
+            fontsize=8,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},  # over the mean's line
         )
     axis.axvline(mean, color=_rgb(MEAN_LINE), linewidth=1.4, linestyle="--", zorder=1.5)
     axis.set_yticks(places, [name.replace("_", " ") for name in names], fontsize=9)
