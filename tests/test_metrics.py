@@ -1,4 +1,5 @@
-"""Metrics against hand-computed numbers; PA-MPJPE against Horn's quaternions and SciPy, neither of which it uses."""
+"""Metrics against hand-computed numbers, and against independent implementations: PA-MPJPE by Horn's quaternions and by
+SciPy, N-MPJPE by a numerical minimum, areas under curves by counting. docs/EVALUATION.md quotes what this finds."""
 
 from __future__ import annotations
 
@@ -9,10 +10,22 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.linalg import orthogonal_procrustes
+from scipy.optimize import minimize_scalar
 from scipy.spatial import procrustes
 from scipy.spatial.transform import Rotation
 
-from humanpose3d.metrics import PoseMetrics, similarity_align
+from humanpose3d.metrics import (
+    JointMeans,
+    PoseMetrics,
+    auc,
+    auc_trapezoid,
+    pck,
+    pckh,
+    scale_align,
+    similarity_align,
+    velocity_error,
+)
 from humanpose3d.models.common import PosePrediction
 from humanpose3d.skeletons import H36M_17
 from tests.batches import random_batch
@@ -145,3 +158,110 @@ def test_a_collapsed_prediction_has_a_finite_error() -> None:
     errors = measure((PosePrediction(torch.zeros(1, 17, 3), torch.zeros(1, 3)), batch))
     spread = batch.joints_cam_m[0] - batch.joints_cam_m[0].mean(0)
     assert errors["pa_mpjpe_mm"] == pytest.approx(1000 * spread.norm(dim=-1).mean().item(), rel=1e-4)
+
+
+EVERY = torch.ones(1, 17, dtype=torch.bool)
+THRESHOLDS_MM = torch.arange(31) * 5.0
+
+
+def poses(seed: int, number: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    """(predicted, labels), float64 [number 17 3], root-relative: a wrong pose of another size, and the right one."""
+    rng = np.random.default_rng(seed)
+    labels = rng.normal(size=(number, 17, 3)) * 0.4
+    predicted = 0.8 * labels + rng.normal(size=labels.shape) * 0.1
+    return torch.tensor(predicted - predicted[:, :1]), torch.tensor(labels - labels[:, :1])
+
+
+def test_a_known_similarity_is_aligned_away() -> None:
+    labels = poses(0)[1]
+    turn = torch.tensor(Rotation.from_euler("xyz", [0.3, -1.1, 2.0]).as_matrix())
+    predicted = 1.7 * labels @ turn.mT + torch.tensor([0.2, -3.0, 5.0])
+    torch.testing.assert_close(similarity_align(predicted, labels, EVERY), labels, atol=1e-12, rtol=0)
+
+
+def test_the_aligned_distances_are_those_of_scipys_orthogonal_procrustes() -> None:
+    worst = 0.0
+    for predicted, labels in zip(*(pose.numpy() for pose in poses(1, 200)), strict=True):
+        a, b = predicted - predicted.mean(0), labels - labels.mean(0)
+        turn, size = orthogonal_procrustes(a, b)
+        assert np.linalg.det(turn) > 0
+        expected = np.linalg.norm(size / (a**2).sum() * a @ turn - b, axis=-1)
+        aligned = similarity_align(torch.tensor(predicted)[None], torch.tensor(labels)[None], EVERY)[0].numpy()
+        worst = max(worst, np.abs(np.linalg.norm(aligned - labels, axis=-1) - expected).max())
+    assert worst < 1e-12  # metres
+
+
+def test_a_pose_of_another_size_is_scaled_right() -> None:
+    labels = poses(0)[1]
+    torch.testing.assert_close(scale_align(0.6 * labels, labels, EVERY), labels)
+
+
+def test_no_other_scale_fits_better() -> None:
+    for predicted, labels in zip(*poses(2, 50), strict=True):
+        best = minimize_scalar(lambda s, p=predicted, q=labels: float((s * p - q).square().sum())).x
+        torch.testing.assert_close(
+            scale_align(predicted[None], labels[None], EVERY)[0], best * predicted, atol=1e-6, rtol=0
+        )
+
+
+def test_joints_that_are_not_labelled_do_not_pull_the_scale() -> None:
+    labels = poses(0)[1]
+    predicted, mask = 0.6 * labels, EVERY.clone()
+    predicted[0, 5] = 7.0
+    mask[0, 5] = False
+    torch.testing.assert_close(scale_align(predicted, labels, mask)[mask], labels[mask])
+
+
+def test_a_constant_offset_costs_no_velocity_and_a_jump_its_length() -> None:
+    before, now = poses(3, 2)[1]
+    offset = torch.tensor([0.1, 0.0, -0.2])
+    assert velocity_error(now + offset, before + offset, now, before).max() < 1e-6
+    jump = velocity_error(now + torch.tensor([0.03, 0.0, 0.04]), before, now, before)
+    torch.testing.assert_close(jump, torch.full((17,), 0.05))
+
+
+def test_a_joint_exactly_at_the_threshold_does_not_count() -> None:
+    errors_mm = torch.tensor([0.0, 149.99, 150.0, 151.0, float("nan")])
+    assert pck(errors_mm, 150.0).tolist()[:4] == [1.0, 1.0, 0.0, 0.0] and pck(errors_mm, 150.0)[4].isnan()
+
+
+def test_the_area_under_the_curve_of_a_constant_error_is_a_count_of_thresholds() -> None:
+    # Strictly under 80, 85, ..., 150: 15 of the 31. An error of 0 misses the threshold 0, one of 150 all of them.
+    expected = [15 / 31, 30 / 31, 0.0]
+    assert auc(torch.tensor([75.0, 0.0, 150.0]), THRESHOLDS_MM).tolist() == pytest.approx(expected)
+
+
+def test_the_mean_area_is_the_mean_of_the_curve() -> None:
+    errors_mm = torch.tensor(np.random.default_rng(0).gamma(2.0, 40.0, 5000))
+    curve = [np.mean([error < 5 * step for error in errors_mm.tolist()]) for step in range(31)]
+    assert float(auc(errors_mm, THRESHOLDS_MM).mean()) == pytest.approx(np.mean(curve), abs=1e-12)
+
+
+def test_freihands_area_is_numpys_under_its_curve() -> None:
+    errors_mm = torch.tensor(np.random.default_rng(1).gamma(2.0, 8.0, 5000))
+    thresholds = np.linspace(0.0, 50.0, 100)
+    curve = [(errors_mm.numpy() <= threshold).mean() for threshold in thresholds]
+    expected = np.trapezoid(curve, thresholds) / np.trapezoid(np.ones(100), thresholds)
+    assert float(auc_trapezoid(errors_mm, 50.0, 100).mean()) == pytest.approx(expected, abs=1e-12)
+
+
+def test_an_error_of_nothing_fills_freihands_whole_area() -> None:
+    assert auc_trapezoid(torch.tensor([0.0, 50.1], dtype=torch.float64), 50.0, 100).tolist() == pytest.approx(
+        [1.0, 0.0]
+    )
+
+
+def test_half_a_head_away_counts_and_more_does_not() -> None:
+    distances_px = torch.tensor([[30.0, 30.1], [5.0, float("nan")], [1.0, 1.0]])
+    hits = pckh(distances_px, torch.tensor([60.0, 10.0, float("nan")]))
+    assert hits[0].tolist() == [1.0, 0.0] and hits[1, 0] == 1.0
+    assert hits[1, 1].isnan() and hits[2].isnan().all()
+
+
+def test_means_weigh_values_not_blocks_and_leave_out_what_is_missing() -> None:
+    means, nan = JointMeans(2), float("nan")
+    means.add(torch.tensor([[1.0, nan]]))
+    means.add(torch.tensor([[2.0, 10.0], [6.0, nan]]))
+    assert means.by_joint.tolist() == [3.0, 10.0]
+    assert means.mean() == pytest.approx(19 / 4) and means.mean([1]) == 10.0
+    assert np.isnan(JointMeans(2).mean())

@@ -1,9 +1,13 @@
 """How good poses are, in millimetres: sums and counts are gathered over an evaluation and divided once, at its end.
 
-`PoseMetrics` is a torchmetrics metric: several processes' sums are added before the division.
+`PoseMetrics` is a torchmetrics metric: several processes' sums are added before the division. What the published
+protocols measure beyond it are functions that give each joint of each sample its value; `JointMeans` gathers those.
+Which protocol takes which is tasks/protocols.py's.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -100,6 +104,90 @@ def similarity_align(predicted_m: Tensor, labels_m: Tensor, mask: Tensor) -> Ten
     variance = (weight * predicted.square()).sum((1, 2)).clamp(min=1e-12)
     scale = ((spread * hand).sum(1) / variance)[:, None, None]
     return (scale * predicted @ rotation.mT + labels_middle).to(predicted_m)
+
+
+def scale_align(predicted_m: Tensor, labels_m: Tensor, mask: Tensor) -> Tensor:
+    """Root-relative joints times the one factor that brings them nearest to the labels. [B J 3] -> [B J 3].
+
+    mask: bool [B J], the joints that take part. Their distance after it is N-MPJPE (Rhodin et al. 2018, "Unsupervised
+    geometry-aware representation for 3D human pose estimation"; VideoPose3D's `n_mpjpe`).
+    """
+    weight = mask[..., None].to(predicted_m)
+    fit = (weight * predicted_m * labels_m).sum((1, 2), keepdim=True)
+    return predicted_m * fit / (weight * predicted_m.square()).sum((1, 2), keepdim=True).clamp(min=1e-12)
+
+
+def velocity_error(
+    predicted_m: Tensor, predicted_before_m: Tensor, labels_m: Tensor, labels_before_m: Tensor
+) -> Tensor:
+    """[... 3] each -> [...]: how far the predicted step from the frame before is from the true one, metres.
+
+    Its mean is MPJVE (Pavllo et al. 2019, "3D human pose estimation in video with temporal convolutions": the error of
+    the first derivative of root-relative joints), in millimetres a step between frames.
+    """
+    return joint_error(predicted_m - predicted_before_m, labels_m - labels_before_m)
+
+
+def pck(error_mm: Tensor, threshold_mm: float) -> Tensor:
+    """[...] -> [...]: 1 where the error is strictly under the threshold, else 0; NaN stays NaN.
+
+    MPI-INF-3DHP's `mpii_compute_3d_pck.m` (Mehta et al. 2017): a joint exactly at 150 mm does not count.
+    """
+    return (error_mm < threshold_mm).to(error_mm.dtype).where(error_mm.isfinite(), torch.nan)
+
+
+def auc(error_mm: Tensor, thresholds_mm: Tensor) -> Tensor:
+    """[...] -> [...]: the share of the thresholds that the error is strictly under; NaN stays NaN.
+
+    Its mean is the mean of the PCK curve at these thresholds, which `mpii_compute_3d_pck.m` calls the area under it.
+    """
+    shares = (error_mm[..., None] < thresholds_mm.to(error_mm)).to(error_mm.dtype).mean(-1)
+    return shares.where(error_mm.isfinite(), torch.nan)
+
+
+def auc_trapezoid(error_mm: Tensor, top_mm: float, steps: int) -> Tensor:
+    """[...] -> [...]: area under the step from 0 to 1 at the error, by trapezoids, over 0 ... `top_mm`; NaN stays NaN.
+
+    Its mean is FreiHAND's area under the PCK curve (Zimmermann et al. 2019, `EvalUtil.get_measures` of their eval.py):
+    `steps` thresholds from 0 to `top_mm`, at each of which an error of exactly as much counts.
+    """
+    thresholds = torch.linspace(0.0, top_mm, steps, dtype=error_mm.dtype, device=error_mm.device)
+    curve = (error_mm[..., None] <= thresholds).to(error_mm.dtype)
+    return (torch.trapezoid(curve, thresholds, dim=-1) / top_mm).where(error_mm.isfinite(), torch.nan)
+
+
+def pckh(distance_px: Tensor, head_size_px: Tensor, share: float = 0.5) -> Tensor:
+    """[B J], [B] -> [B J]: 1 where a joint lies within `share` of the head's size, else 0; NaN stays NaN.
+
+    MPII's measure (Andriluka et al. 2014): the head's size is 0.6 of its box's diagonal, and a joint exactly at the
+    limit counts.
+    """
+    hit = (distance_px <= share * head_size_px[:, None]).to(distance_px.dtype)
+    return hit.where(distance_px.isfinite() & head_size_px.isfinite()[:, None], torch.nan)
+
+
+class JointMeans:
+    """The means of values by joint; NaN is left out. Sums and counts are gathered block by block and divided once."""
+
+    def __init__(self, joints: int) -> None:
+        self.sums = torch.zeros(joints, dtype=torch.float64)
+        self.counts = torch.zeros(joints, dtype=torch.long)
+
+    def add(self, values: Tensor) -> None:
+        """[B J]"""
+        known = values.isfinite()
+        self.sums += values.where(known, 0.0).sum(0, dtype=torch.float64)
+        self.counts += known.sum(0)
+
+    @property
+    def by_joint(self) -> Tensor:
+        """[J]; NaN where nothing counted."""
+        return self.sums / self.counts
+
+    def mean(self, columns: Sequence[int] | None = None) -> float:
+        """Over all values of these joints (all joints without), each value counting alike; NaN where there is none."""
+        chosen = slice(None) if columns is None else list(columns)
+        return float(self.sums[chosen].sum() / self.counts[chosen].sum())
 
 
 def _mean_mm(total_m: Tensor, count: Tensor) -> Tensor:

@@ -26,13 +26,13 @@ BEST = "best_model.pth"
 # other chunks, or mixed otherwise, the position in them would show, and refuse.
 FREE_ON_RESUME = frozenset(
     "config chunks_dir mix val_dir val_chunks epochs max_steps precision device num_workers prefetch cache_dir "
-    "cache_gb log_dir exp resume checkpoint evaluate fast_dev_run eval_interval checkpoint_interval pretrained "
-    "val_keypoint_noise".split()
+    "cache_gb log_dir exp resume checkpoint evaluate protocol fast_dev_run eval_interval checkpoint_interval "
+    "pretrained val_keypoint_noise".split()
 )
 # Of those, what belongs to this machine or this call and is never taken from the checkpoint.
 _OF_THIS_CALL = frozenset(
     "config chunks_dir val_dir device num_workers prefetch cache_dir cache_gb log_dir exp resume checkpoint evaluate "
-    "fast_dev_run".split()
+    "protocol fast_dev_run".split()
 )
 
 

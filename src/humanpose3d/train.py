@@ -22,13 +22,14 @@ import orjson
 import torch
 from torch import nn
 
-from humanpose3d.chunks.layout import has_chunks
+from humanpose3d.chunks.layout import has_chunks, read_index
 from humanpose3d.config import LossWeights, TrainConfig
 from humanpose3d.dataset.augmentation import FitView, PoseAugmentor
 from humanpose3d.dataset.chunked_dataset import Source, StreamingChunkedDataset, StreamingLoader
 from humanpose3d.dataset.collator import Human36MCollator
 from humanpose3d.dataset.keypoint_batches import KeypointDecoder
 from humanpose3d.dataset.mix import DatasetMix, parse_mix
+from humanpose3d.estimators.weights import sha256_of
 from humanpose3d.files import make_folder, scratch_folder, write_report
 from humanpose3d.model_config import ModelConfig, model_config
 from humanpose3d.models import build_model
@@ -46,8 +47,13 @@ from humanpose3d.runs import (
     settings_dict,
     write_settings,
 )
+from humanpose3d.skeletons import get_skeleton
 from humanpose3d.tasks import TASKS, LiftingTask
 from humanpose3d.tasks.evaluation import Scores, evaluate, mean_pose, score_mean_pose
+from humanpose3d.tasks.lifting import check_labels
+from humanpose3d.tasks.protocol_report import report_protocol
+from humanpose3d.tasks.protocol_scores import ProtocolEvaluation, read_frames
+from humanpose3d.tasks.protocols import check_model
 from humanpose3d.tasks.training import Loaders, RunKeeper, TrainingBar, TrainingModule
 
 PREVIEWS = 4  # validation pictures in TensorBoard
@@ -67,6 +73,8 @@ def train_model(config: TrainConfig) -> StageReport:
     """
     if config.evaluate:
         return evaluate_checkpoint(config)
+    if config.protocol is not None:
+        raise ValueError("--protocol says how to measure; it goes with --evaluate --checkpoint PATH")
     if config.max_steps == 0 or config.max_steps < -1:
         raise ValueError(f"--max-steps {config.max_steps} trains nothing; give a number above 0, or -1 for no limit")
     with _quiet_lightning():
@@ -85,12 +93,15 @@ def evaluate_checkpoint(config: TrainConfig) -> StageReport:
 
     facts: mpjpe_mm, pa_mpjpe_mm, absolute_mpjpe_mm, root_error_mm, mean_pose_mpjpe_mm (None without training chunks),
     by_action, by_joint_mm. Writes evaluate_report.json into the checkpoint's run, or beside a file that lies in none.
+    With `protocol` it is measured as published instead, and the facts are those of `tasks.protocol_report`.
     """
     if config.checkpoint is None:
         raise ValueError("--evaluate needs --checkpoint PATH, such as logs/RUN/checkpoints/best_model.pth")
     report = StageReport("evaluate")
     device = _device(config.device)
     loaded = load_model(config.checkpoint, device)
+    if config.protocol is not None:
+        return _evaluate_by_protocol(config, report, loaded, device)
     train_store, val_store = find_sets(config, evaluating=True)
     val_set = _validation_set(config, val_store, loaded.config)
     scores = _measure(loaded, _validation_loader(config, val_set, loaded.config), device)
@@ -109,6 +120,45 @@ def evaluate_checkpoint(config: TrainConfig) -> StageReport:
     report.summary = f"{_in_words(scores)} on {scores.samples} samples of {val_store.location}{beside}"
     write_report(run_of(config.checkpoint) or config.checkpoint.parent, report)
     return report
+
+
+def _evaluate_by_protocol(
+    config: TrainConfig, report: StageReport, loaded: LoadedModel, device: torch.device
+) -> StageReport:
+    assert config.protocol is not None and config.checkpoint is not None
+    own = loaded.config
+    protocol = check_model(config.protocol, own.model_type, own.skeleton)
+    _, store = find_sets(config, evaluating=True)
+    labelled_in = read_index(store).skeleton
+    if labelled_in is None:
+        raise ValueError(f"{store.location} has no labels, so nothing can be measured on it")
+    # The loader speaks the labels' skeleton, the network its own; the protocol takes from both what both have.
+    spoken = replace(own, skeleton=labelled_in)
+    names = _dataset(config, store, config.val_chunks, spoken, fields=(), shuffle=False)
+    samples = (names[0, position] for position in range(len(names)))
+    evaluation = ProtocolEvaluation(
+        protocol, read_frames(samples, protocol), get_skeleton(own.skeleton), get_skeleton(labelled_in)
+    )
+    loader = _validation_loader(config, _validation_set(config, store, spoken), spoken)
+    task = TASKS[own.model_type](own, config.weights, config.target)
+    with torch.inference_mode(), progress("evaluate", len(loader.dataset)) as bar:
+        for batch in loader:
+            check_labels(batch)
+            joints_rel_m = task.predict(loaded.model, batch.to(device)).joints_rel_m
+            assert batch.joints_cam_m is not None and batch.joint_mask is not None
+            evaluation.update(batch.keys, joints_rel_m, batch.joints_cam_m, batch.joint_mask, batch.counted)
+            bar.advance(len(batch))
+    for name, reason in loader.quarantined.items():
+        report.skip(name, reason)
+    report.inputs = len(names)
+    about = {
+        "checkpoint": str(config.checkpoint),
+        "checkpoint_sha256": sha256_of(config.checkpoint),
+        "model_type": own.model_type,
+        "skeleton": own.skeleton,
+    }
+    folder = run_of(config.checkpoint) or config.checkpoint.parent
+    return report_protocol(report, folder, config.protocol, evaluation, about)
 
 
 def mean_pose_error(config: TrainConfig, train_store: Store, val_store: Store, model: ModelConfig) -> float:
