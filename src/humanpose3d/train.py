@@ -157,6 +157,10 @@ def _evaluate_by_protocol(
         "model_type": own.model_type,
         "skeleton": own.skeleton,
     }
+    if config.val_keypoint_noise:
+        about["keypoint_noise"] = (
+            f"a detector's errors of strength {config.val_keypoint_noise:g} added to exact keypoints"
+        )
     folder = run_of(config.checkpoint) or config.checkpoint.parent
     return report_protocol(report, folder, config.protocol, evaluation, about)
 
