@@ -94,7 +94,8 @@ def test_batches_of_different_sizes_weigh_by_their_joints() -> None:
         for batch, factor in zip(batches, (0.5, 1.2), strict=True)
     ]
     whole = replace(random_batch(6), joints_cam_m=torch.cat([batch.joints_cam_m for batch in batches]))
-    together = PosePrediction(*(torch.cat(parts) for parts in zip(*predictions, strict=True)))
+    joints, roots, _ = zip(*predictions, strict=True)
+    together = PosePrediction(torch.cat(joints), torch.cat(roots))
     assert measure(*zip(predictions, batches, strict=True)) == pytest.approx(measure((together, whole)), abs=1e-3)
 
 

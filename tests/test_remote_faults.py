@@ -27,22 +27,10 @@ class Drive:
     data: bytes  # of its file "file"
 
 
-@pytest.fixture(scope="module")
-def origins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[int, Path]]]:
-    from contextlib import ExitStack
-
-    with ExitStack() as stack:
-        found = {}
-        for kind in KINDS:
-            work = tmp_path_factory.mktemp(kind)
-            (work / "drive" / "bucket").mkdir(parents=True)
-            found[kind] = stack.enter_context(serving(kind, work / "drive", work)), work / "drive" / "bucket"
-        yield found
-
-
 @pytest.fixture
-def any_drive(request, origins, tmp_path, monkeypatch) -> Iterator[Drive]:
-    """One of the kind in `request.param`, with limits that suit a test."""
+def any_drive(request, tmp_path, monkeypatch) -> Iterator[Drive]:
+    """One of the kind in `request.param`, with limits that suit a test. Its server ends with the test: over an upload
+    that broke off it may spin for ever."""
     # Short waits, but no shorter than a busy machine may take to answer.
     monkeypatch.setattr(rclone, "RETRY_DELAYS_S", (0.05, 0.1, 0.2, 0.5))
     monkeypatch.setattr(rclone, "OUTAGE_DELAYS_S", (0.05, 0.1, 0.2, 0.5))
@@ -52,12 +40,12 @@ def any_drive(request, origins, tmp_path, monkeypatch) -> Iterator[Drive]:
     monkeypatch.setattr(daemon, "CRAWL_S", 2.0)
     monkeypatch.setattr(drive, "RANGE_BYTES", 1 << 20)
     monkeypatch.setattr(drive, "LARGE_RANGE_BYTES", 1 << 20)
-    port, folder = origins[request.param]
-    folder = folder / tmp_path.name
-    folder.mkdir()
+    work = tmp_path / "server"
+    folder = work / "drive" / "bucket" / "folder"
+    folder.mkdir(parents=True)
     data = os.urandom(SIZE)
     (folder / "file").write_bytes(data)
-    with FaultyProxy(port) as proxy:
+    with serving(request.param, work / "drive", work) as port, FaultyProxy(port) as proxy:
         (tmp_path / "rclone.conf").write_text(remote_settings(request.param, proxy.port))
         monkeypatch.setenv("RCLONE_CONFIG", str(tmp_path / "rclone.conf"))
         yield Drive(request.param, open_store(f"drive:bucket/{folder.name}"), folder, proxy, data)
