@@ -1,6 +1,6 @@
 """Epochs streamed from a cloud drive against the same epochs from a local folder, interleaved in one run.
 
-    python benchmarks/remote.py [--quick] [--json FILE] [--rounds 5] [--samples 4000] [--work DIR]
+    python benchmarks/remote.py [--quick] [--json FILE] [--rounds 3] [--samples 8000] [--work DIR]
 
 The drive is `rclone serve s3` behind a proxy that gives each connection 60 ms of latency and 25 MB/s. A real drive
 takes none of this machine's processors, so it has one to itself here, and all runs, the local ones too, do without that
@@ -204,8 +204,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_SAMPLES} samples, {QUICK_ROUNDS} round")
     parser.add_argument("--json", type=Path, help="write the figures there")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--samples", type=int, default=4000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--samples", type=int, default=8000)
     parser.add_argument("--work", type=Path, help="folder for the data (default: a temporary one)")
     parser.add_argument("--run", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("--shape", nargs=2, type=int, help=argparse.SUPPRESS)

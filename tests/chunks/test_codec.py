@@ -20,6 +20,7 @@ from humanpose3d.camera import Camera
 from humanpose3d.chunks.codec import (
     SAMPLE_MEMBERS,
     BadSample,
+    _record,
     check_sample,
     decode_depth,
     decode_sample,
@@ -148,14 +149,14 @@ _VALUES = st.one_of(
 
 
 @given(st.sampled_from([field.name for field in fields(PoseSample)]), _VALUES, st.booleans())
-def test_what_the_quick_check_takes_the_record_takes(name: str, value: Any, leave_out: bool) -> None:
+def test_what_the_quick_way_takes_the_long_way_takes_too(name: str, value: Any, leave_out: bool) -> None:
     members = encode_sample(random_sample(np.random.default_rng(5)))
     meta = json.loads(members["meta.json"])
     meta.pop(name, None) if leave_out else meta.update({name: value})
     members["meta.json"] = json.dumps(meta).encode()
     try:
-        decode_sample(KEY, members)
-        reason = None
+        decoded, reason = decode_sample(KEY, members), None
+        assert_same(decoded, _record(KEY, meta), but=("image", "depth_m", "keypoint_window"))
     except BadSample as bad:
         reason = bad.reason
     try:
@@ -229,6 +230,16 @@ def test_metadata_that_does_not_fit_the_schema_is_refused(field: str, value: Any
 def test_a_key_that_webdataset_would_cut_is_refused(key: str) -> None:
     with pytest.raises(BadSample, match="its key"):
         check_sample(key, encode_sample(PoseSample(key)))
+
+
+@pytest.mark.parametrize("changes", [{"version": (2, 0)}, {"version": (1, 0), "fortran": True}])
+def test_a_window_that_another_program_wrote_otherwise_is_read(changes: dict[str, Any]) -> None:
+    sample = random_sample(np.random.default_rng(8), window=3)
+    members = encode_sample(sample)
+    window, file = sample.keypoint_window, io.BytesIO()
+    np.lib.format.write_array(file, np.asfortranarray(window) if "fortran" in changes else window, changes["version"])
+    members["window.npy"] = file.getvalue()
+    np.testing.assert_array_equal(decode_sample(KEY, members).keypoint_window, window)
 
 
 def test_a_pickle_in_place_of_a_window_is_not_opened() -> None:

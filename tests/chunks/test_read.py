@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import pickle
 import subprocess
 import tarfile
@@ -93,6 +94,24 @@ def test_tars_of_other_programs_are_read(tmp_path: Path, form: int) -> None:
     chunk = open_chunk(path)
     assert [chunk.key(index) for index in range(len(chunk))] == [names[0][:-2], "other"]
     assert chunk.read(1) == {"x.y": b"other.x.y" * 300, "z": b"other.z" * 300}
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT])
+def test_members_are_where_the_standard_library_finds_them(tmp_path: Path, form: int) -> None:
+    path = tmp_path / "foreign.tar"
+    with tarfile.open(path, "w", format=form) as tar:
+        # plain; with a prefix, or a header of its own; not in ASCII; of exactly a header's 100 bytes; empty
+        for name in ("plain.a", f"{'folder/' * 20}deep.a", "größe.a", f"{'n' * 98}.a", "empty.a"):
+            info = tarfile.TarInfo(name)
+            info.size = 0 if name == "empty.a" else 700
+            tar.addfile(info, io.BytesIO(b"x" * info.size))
+    table = OffsetTable.scan(path)
+    with tarfile.open(path) as tar:
+        told = [(member.name, member.offset_data, member.size) for member in tar]
+    assert [
+        (f"{table.key(number)}.a", int(table.offsets[number, 0]), int(table.sizes[number, 0]))
+        for number in range(len(table))
+    ] == told
 
 
 def test_a_key_ends_at_the_first_dot_of_the_file_name() -> None:

@@ -497,6 +497,17 @@ def test_prefetching_stays_ahead_of_the_reader(bare_set, tmp_path):
     source.close()
 
 
+def test_the_first_batch_waits_for_nothing_but_its_window(bare_set, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(cache_module.Prefetcher, "want", lambda _, wishes: asked.append(len(list(wishes))))
+    source = loader(Drive(bare_set), dataset_changes={"cache_dir": tmp_path})
+    iterator = iter(source)
+    assert asked == [3]  # the window that is read
+    next(iterator)
+    assert asked == [3, 6]  # and the next one
+    source.close()
+
+
 def test_a_process_fetches_only_the_chunks_of_its_groups(bare_set, tmp_path):
     drives = [Drive(bare_set) for _ in range(2)]
     for rank, drive in enumerate(drives):

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import Annotated, Any, TypeAlias
 
 import cv2
@@ -30,6 +32,7 @@ LONGEST_NAME = 99  # bytes of `<key>.<extension>` that fit a USTAR header's name
 
 _KEY = re.compile(r"[A-Za-z0-9_+=@-]+")
 _PNG_SUB, _PNG_UP = 1, 2  # filters of a PNG's rows: differences to the left, to the row above
+_NPY_START = 10  # bytes of a .npy before its header, the last two of which say how long that is
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"\x00\x00\x00\x00IEND\xaeB`\x82"
 
 # float32 arrays of meta.json and their shapes; J and Jin are the lengths of `skeleton` and `keypoint_skeleton`
@@ -84,11 +87,15 @@ def decode_sample(
 
     Needs of `members` only what `members_of(fields)` names. BadSample where something is not as it should be.
     """
-    meta = decode_meta(key, members)
-    record = _record(key, meta)
+    typed = _typed_meta(key, members)
+    if typed is None:  # the long way says what is wrong with it
+        meta = decode_meta(key, members)
+        record, promised = _record(key, meta), meta.get("members", ())
+    else:
+        record, promised = typed.record(), typed.members
     changes: dict[str, Any] = {}
     for field in fields:
-        data = _promised(key, members, meta, MEMBER_OF_FIELD[field])
+        data = _promised(key, members, promised, MEMBER_OF_FIELD[field])
         if data is not None:
             changes[field] = _decode_field(key, field, data, record)
     return record.with_(**changes)
@@ -173,17 +180,14 @@ def glance(key: str, memory: bytearray, parts: Sequence[tuple[str, int, int]], a
 
 def _checked_facts(key: str, members: Mapping[str, bytes]) -> dict[str, Any]:
     """`read_facts` of metadata that fits the schema, with the members that it promises. BadSample."""
-    if META in members:
-        try:
-            meta = _SCHEMA.decode(members[META])
-            if meta.fits(key, members):
-                return {name: getattr(meta, name) for name in FACTS}
-        except msgspec.MsgspecError:
-            pass
+    typed = _typed_meta(key, members)
+    if typed is not None and members.keys() >= set(typed.members):
+        return {name: getattr(typed, name) for name in FACTS}
     # The long way says what is wrong; or it takes what a foreign writer spelled otherwise, numbers as text, say.
     plain = decode_meta(key, members)
-    for extension in plain.get("members", ()):
-        _promised(key, members, plain, extension)
+    promised = plain.get("members", ())
+    for extension in promised:
+        _promised(key, members, promised, extension)
     _record(key, plain)
     return {name: plain.get(name) for name in FACTS}
 
@@ -216,9 +220,12 @@ class _CameraSchema(msgspec.Struct):
     t_m: _Row3
     distortion: tuple[float, float, float, float, float]
 
+    def camera(self) -> Camera:
+        return Camera(*(np.array(part, np.float64) for part in (self.K, self.R, self.t_m, self.distortion)))
+
 
 class _Schema(msgspec.Struct):
-    """meta.json as we write it: checked in a seventh of the time that making a record of it takes.
+    """meta.json as we write it: read and checked in a fraction of the time that looking at each field takes.
 
     What it accepts, `_record` accepts; tests/chunks/test_codec.py holds that.
     """
@@ -253,8 +260,26 @@ class _Schema(msgspec.Struct):
     smpl_trans_m: _Point3 | None = None
     camera: _CameraSchema | None = None
 
-    def fits(self, key: str, members: Mapping[str, bytes]) -> bool:
-        """The lengths are those of the skeletons, and the promised members are there."""
+    def record(self) -> PoseSample:
+        """Of metadata that fits."""
+        values: dict[str, Any] = {name: getattr(self, name) for name in (*_TEXTS, *_OPTIONAL_TEXTS, *_NUMBERS)}
+        for name in _ARRAYS:
+            if (rows := getattr(self, name)) is not None:
+                values[name] = np.array(rows, np.float32)
+        return PoseSample(
+            key=self.key,
+            image_size_wh=self.image_size_wh,
+            frame_index=self.frame_index,
+            valid=self.valid,
+            synthetic=bool(self.synthetic),
+            provenance=self.provenance,
+            joint_in_view=None if self.joint_in_view is None else np.array(self.joint_in_view, bool),
+            camera=None if self.camera is None else self.camera.camera(),
+            **values,
+        )
+
+    def fits(self, key: str) -> bool:
+        """The key is this one, the version ours, the lengths those of the skeletons."""
         labels, cues = _JOINTS.get(self.skeleton), _JOINTS.get(self.keypoint_skeleton)
         if self.schema_version > SCHEMA_VERSION or self.key != key or labels is None or cues is None:
             return False
@@ -267,11 +292,22 @@ class _Schema(msgspec.Struct):
         ):  # fmt: skip
             if rows is not None and len(rows) != length:
                 return False
-        return members.keys() >= set(self.members)
+        return True
 
 
 _JOINTS: dict[str | None, int] = {None: -1} | {name: len(skeleton) for name, skeleton in SKELETONS.items()}
 _FACTS, _SCHEMA = msgspec.json.Decoder(_Facts), msgspec.json.Decoder(_Schema)
+
+
+def _typed_meta(key: str, members: Mapping[str, bytes]) -> _Schema | None:
+    """meta.json that fits the schema; None of any other."""
+    if META not in members:
+        return None
+    try:
+        meta = _SCHEMA.decode(members[META])
+    except msgspec.MsgspecError:
+        return None
+    return meta if meta.fits(key) else None
 
 
 def check_key(key: str) -> None:
@@ -395,11 +431,11 @@ def _array(key: str, name: str, value: Any, shape: tuple[int | None, ...]) -> np
     return array
 
 
-def _promised(key: str, members: Mapping[str, bytes], meta: dict[str, Any], extension: str) -> bytes | None:
+def _promised(key: str, members: Mapping[str, bytes], promised: Collection[str], extension: str) -> bytes | None:
     """A member; None where there is none and none was promised."""
     if extension in members:
         return members[extension]
-    if extension in meta.get("members", ()):
+    if extension in promised:
         raise BadSample(key, f"{extension} is missing")
     return None
 
@@ -526,13 +562,33 @@ def _encode_npy(array: np.ndarray) -> bytes:
 
 def _decode_window(key: str, data: bytes, keypoint_skeleton: str | None) -> np.ndarray:
     try:
-        window = np.load(io.BytesIO(data), allow_pickle=False)
+        window = _load_npy(data)
     except (ValueError, EOFError, OSError):
         raise BadSample(key, "window.npy cannot be read") from None
     joints = len(SKELETONS[keypoint_skeleton]) if keypoint_skeleton else -1
     if not isinstance(window, np.ndarray) or window.dtype != np.float32 or window.shape[1:] != (joints, 3):
         raise BadSample(key, "window.npy is not float32 [T, joints, 3]")
     return window
+
+
+def _load_npy(data: bytes) -> np.ndarray:
+    """`np.load`, which takes most of its time to parse a header that all members of a set share."""
+    start = _NPY_START + int.from_bytes(data[_NPY_START - 2 : _NPY_START], "little")
+    form = _npy_form(data[:start])
+    if form is None:
+        return np.load(io.BytesIO(data), allow_pickle=False)
+    dtype, shape = form
+    return np.frombuffer(data, dtype, math.prod(shape), offset=start).reshape(shape).copy()
+
+
+@lru_cache(maxsize=64)
+def _npy_form(header: bytes) -> tuple[np.dtype, tuple[int, ...]] | None:
+    """(type, shape) of the usual kind of header: version 1.0, rows in C's order, no objects. Else None; ValueError."""
+    file = io.BytesIO(header)
+    if np.lib.format.read_magic(file) != (1, 0):
+        return None
+    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    return None if is_fortran or dtype.hasobject else (dtype, shape)
 
 
 def _check_jpeg_ends(key: str, data: bytes) -> None:

@@ -10,6 +10,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -167,10 +168,12 @@ def read_index(store: Store) -> ChunkIndex:
 
     ValueError: the set is unfinished, or its index is no index. FileNotFoundError: there are no chunks.
     """
-    names = {entry.name for entry in store.list()}
+    with ThreadPoolExecutor(1) as beside:  # a remote answers slowly: both questions at once
+        reading = beside.submit(store.read_bytes, INDEX)
+        names = {entry.name for entry in store.list()}
     _refuse_unfinished(store, names)
     if INDEX in names:
-        return ChunkIndex.from_json(store.read_bytes(INDEX), f"{store.location}/{INDEX}")
+        return ChunkIndex.from_json(reading.result(), f"{store.location}/{INDEX}")
     _named_chunks(store)
     _log.warning(
         "%s has no %s: reading all of it to make one; 'humanpose3d index %s' does that once for all",

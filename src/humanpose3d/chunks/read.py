@@ -9,6 +9,7 @@ import os
 import shutil
 import tarfile
 import threading
+import zlib
 from array import array
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 BLOCK = 512  # a tar is made of these
 COPY_BYTES = 1 << 20
+ADLER = 65521  # the modulus of its sums
 IDX_VERSION = "v1.2"  # of NVIDIA DALI's wds2idx
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 
@@ -403,11 +405,17 @@ def _tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
     Strict where `tarfile` is not: it takes a damaged header in mid-file for the end.
     """
     size_of_file = path.stat().st_size
-    with path.open("rb") as file:
+    with path.open("rb", buffering=0) as file:
         offset, long_name, long_size = 0, None, None
         while True:
             file.seek(offset)
             block = file.read(BLOCK)
+            if long_name is None and long_size is None and (plain := _plain_header(block)) is not None:
+                if offset + BLOCK + plain[1] > size_of_file:
+                    raise ValueError(f"{path} is half-written: it ends within {plain[0]}; {_REMEDY}")
+                yield plain[0], offset + BLOCK, plain[1]
+                offset += BLOCK + -(-plain[1] // BLOCK) * BLOCK
+                continue
             if len(block) == BLOCK and not any(block):
                 return
             try:
@@ -427,6 +435,24 @@ def _tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
                 if header.type in _REGULAR:
                     yield long_name or header.name, data, size
                 long_name = long_size = None
+
+
+def _plain_header(block: bytes) -> tuple[str, int] | None:
+    """(name, size) from the header of a regular file, with nothing special in it, in a fifth of `tarfile`'s time.
+
+    None of any other, and of a damaged one.
+    """
+    if len(block) < BLOCK or block[156:157] != tarfile.REGTYPE or block[257:262] != b"ustar" or block[345] != 0:
+        return None
+    try:
+        size, told = int(block[124:135], 8), int(block[148:154], 8)
+    except ValueError:  # of another length or in another base
+        return None
+    # The header's checksum is the sum of its bytes, its own field taken for spaces; Adler-32 holds a sum, plus 1.
+    found = told - len(block[148:156]) * ord(" ") + sum(block[148:156])
+    if zlib.adler32(block) & 0xFFFF != (found + 1) % ADLER:
+        return None
+    return block[:100].partition(b"\0")[0].decode("utf-8", "surrogateescape"), size
 
 
 def _pax_facts(records: bytes) -> dict[str, str]:

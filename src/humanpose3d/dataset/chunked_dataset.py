@@ -382,7 +382,7 @@ class StreamingLoader:
         self._num_workers, self._prefetch = num_workers, prefetch
         self._workers: Workers | None = None
         self._prefetcher: Prefetcher | None = None
-        self._windows: list[Window] = []
+        self._asked: tuple[list[Window], bool] = [], False  # for which windows, and whether for the next ones too
         self._needs_cache = not all(each.cache.is_in_place(entry) for each in dataset.sets for entry in each.entries)
         self._iteration = 0
 
@@ -394,7 +394,7 @@ class StreamingLoader:
         if not self.training:
             self.batch = 0
         self._iteration += 1
-        self._fetch_ahead()
+        self._fetch(with_next=False)  # the first batch waits for nothing that is needed later
         if self._workers is None:
             self._workers = self._make_workers()
         positions = zip(repeat(self.epoch), range(self.batch, self._order.batches), strict=False)
@@ -445,7 +445,7 @@ class StreamingLoader:
             self._workers = None
         if self._prefetcher is not None:
             self._prefetcher.close()
-            self._prefetcher, self._windows = None, []
+            self._prefetcher, self._asked = None, ([], False)
 
     def _hand_out(self, answers: Iterator[_Answer], iteration: int) -> Iterator[Any]:
         for batch, quarantined in answers:
@@ -463,7 +463,7 @@ class StreamingLoader:
         if self.batch == self._order.batches:
             self.epoch, self.batch = self.epoch + self.training, 0
         else:
-            self._fetch_ahead()
+            self._fetch(with_next=True)
 
     def _note(self, quarantined: Sequence[Quarantined]) -> None:
         for name, reason in quarantined:
@@ -475,18 +475,19 @@ class StreamingLoader:
         kind = ThreadWorkers if self._is_threaded else ProcessWorkers
         return kind(self._begin, self._num_workers, self._prefetch)
 
-    def _fetch_ahead(self) -> None:
-        """Asks for the chunks of the windows being read and of the next ones, when those change."""
+    def _fetch(self, *, with_next: bool) -> None:
+        """Asks for the chunks of the windows being read, and of the next ones, when those change."""
         if not self._needs_cache:
             return
         windows = self._order.windows(self.epoch, self.batch, self._groups)
-        if windows == self._windows:
+        if (windows, with_next) == self._asked:
             return
-        self._windows = windows
+        self._asked = windows, with_next
         if self._prefetcher is None:
             self._prefetcher = Prefetcher(self.dataset.sets[0].cache.max_bytes)
             weakref.finalize(self, self._prefetcher.close)
-        self._prefetcher.want(self._wishes([*windows, *map(self._order.after, windows)]))
+        following = map(self._order.after, windows) if with_next else ()
+        self._prefetcher.want(self._wishes([*windows, *following]))
 
     def _wishes(self, windows: Iterable[Window]) -> Iterator[Wish]:
         for window in windows:

@@ -97,11 +97,14 @@ def turn_camera(people: People, rotation: np.ndarray) -> People:
     turned_x, turned_y, z = (r[:, i, 0] * x + r[:, i, 1] * y + r[:, i, 2] for i in range(3))
     z = np.where(z > NEAREST_Z, z, np.float32(np.nan))
     own_z = z[:, z.shape[1] // 2, :, None]
+    joints_x, joints_y, joints_z = np.moveaxis(people.joints_m, -1, 0)
+    r = rotation[:, :, :, None]
+    joints = [r[:, i, 0] * joints_x + r[:, i, 1] * joints_y + r[:, i, 2] * joints_z for i in range(3)]
     return replace(
         people,
         rays=np.stack([turned_x / z, turned_y / z], axis=-1),
         depth_m=people.depth_m * own_z,
-        joints_m=(rotation[:, None] * people.joints_m[:, :, None]).sum(-1),
+        joints_m=np.stack(joints, axis=-1),
     )
 
 
@@ -132,10 +135,12 @@ def move_camera(people: People, factor: np.ndarray, skeleton: Skeleton) -> Peopl
 def nearest_z(people: People) -> np.ndarray:
     """float32 [B Jin]: z of the labelled joint that the own frame's keypoint is next to in the picture."""
     own = people.rays[:, people.rays.shape[1] // 2]
-    seen = people.joints_m[..., :2] / people.joints_m[..., 2:]
-    distance = np.square(own[:, :, None] - seen[:, None]).sum(-1)  # [B Jin J]
+    z_m = people.joints_m[..., 2]
+    x, y = people.joints_m[..., 0] / z_m, people.joints_m[..., 1] / z_m
+    # One coordinate at a time: NumPy takes long to sum over an axis of two.
+    distance = np.square(own[..., None, 0] - x[:, None]) + np.square(own[..., None, 1] - y[:, None])  # [B Jin J]
     nearest = np.where(np.isfinite(distance), distance, np.inf).argmin(-1)
-    return np.take_along_axis(people.joints_m[..., 2], nearest, axis=1)
+    return np.take_along_axis(z_m, nearest, axis=1)
 
 
 def imagine_depth(people: People, normal: np.ndarray, chosen: np.ndarray) -> People:
@@ -148,7 +153,9 @@ def imagine_depth(people: People, normal: np.ndarray, chosen: np.ndarray) -> Peo
         return people
     z_m = nearest_z(people)
     own = people.rays[:, people.rays.shape[1] // 2]
-    distance = np.abs(own[:, :, None] - own[:, None]).max(-1) * z_m[:, None]  # metres across the picture, about
+    x, y = own[..., 0], own[..., 1]
+    across = np.maximum(np.abs(x[:, :, None] - x[:, None]), np.abs(y[:, :, None] - y[:, None]))
+    distance = across * z_m[:, None]  # metres across the picture, about
     visible_m = np.where(distance < HIDES_M, z_m[:, None], np.float32(np.inf)).min(-1)
     scale = np.exp(0.10 * normal[:, :1])
     error = normal[:, 2:]

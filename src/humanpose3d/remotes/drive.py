@@ -31,7 +31,9 @@ from humanpose3d.remotes.rclone import (
 )
 from humanpose3d.remotes.store import Entry, LocalStore, Store, check_size, exactly
 
-RANGE_BYTES = 8 << 20  # of a large file, fetched as one request
+RANGE_BYTES = 8 << 20  # of a large file, at the most fetched as one request
+LEAST_RANGE_BYTES = 1 << 20
+RANGES_A_FILE = 8  # so many at least, where it is large enough: a few files at a time take all connections there are
 LARGE_RANGE_BYTES = 64 << 20  # where requests are counted, or a connection is dear
 DEAR_CONNECTIONS = ("sftp", "ftp", "smb")  # kinds of drives whose servers turn away many at once
 RANGES_AT_ONCE = 32  # in a process, over all its files
@@ -201,7 +203,7 @@ class RcloneStore(Store):
         """In ranges, several at once. What a killed process had fetched is not fetched again."""
         expected, changed = (size, "") if size is not None else self._facts(name)
         is_shy = bool(self._flags) or rclone.type_of(self.remote) in DEAR_CONNECTIONS
-        step = LARGE_RANGE_BYTES if is_shy else RANGE_BYTES
+        step = LARGE_RANGE_BYTES if is_shy else _range_bytes(expected)
         with _PartFile.opened(path, f"{self._address(name)} {expected} {changed}", expected, step) as part:
 
             def fetch(offset: int) -> None:
@@ -299,6 +301,11 @@ class RcloneStore(Store):
 
     def _run(self, arguments: Sequence[str], *, limit_s: float | None = None) -> bytes:
         return run_rclone(arguments, limit_s=limit_s, flags=self._flags, pace=pace_of(self.remote, self._flags))
+
+
+def _range_bytes(size: int) -> int:
+    """How much of a file of that size is fetched as one request."""
+    return min(RANGE_BYTES, max(LEAST_RANGE_BYTES, -(-size // RANGES_A_FILE)))
 
 
 class _PartFile:
