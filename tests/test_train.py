@@ -17,6 +17,7 @@ from humanpose3d import model_config as architectures
 from humanpose3d.config import AugmentationConfig, TrainConfig
 from humanpose3d.models.checkpoint import load_model
 from humanpose3d.tasks import LiftingTask
+from humanpose3d.tasks.watching import DivergenceWatch
 from humanpose3d.train import find_sets, train_model
 from tests.records import random_samples
 from tests.sets import write_set
@@ -63,6 +64,7 @@ def settings(root: Path, tmp_path: Path, **changes) -> TrainConfig:
         "cache_dir": tmp_path / "cache",
         "num_workers": 0,
         "device": "cpu",
+        "precision": "32",
     }
     return TrainConfig(**(values | changes))
 
@@ -71,7 +73,7 @@ def curves(run: Path) -> dict[str, dict[int, float]]:
     """Tag -> step -> value, of all scalars that do not depend on the clock."""
     events = EventAccumulator(str(run))
     events.Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if tag != "samples_per_second"]
+    tags = [tag for tag in events.Tags()["scalars"] if tag not in ("samples_per_second", "data_wait_share")]
     return {tag: {event.step: event.value for event in events.Scalars(tag)} for tag in tags}
 
 
@@ -149,13 +151,15 @@ def test_a_resumed_run_repeats_the_uninterrupted_one_to_the_last_digit(root, tmp
     assert_goes_on_as(logs / "whole", logs / "cut again", after + 2)
 
 
-def test_a_run_killed_in_mid_epoch_goes_on_to_the_same_end(root, tmp_path):
-    config = settings(root, tmp_path, epochs=4, checkpoint_interval=2, eval_interval=1000)
+@pytest.mark.parametrize("model_type", ["cnn", "lifter"])
+def test_a_run_killed_in_mid_epoch_goes_on_to_the_same_end(root, tmp_path, model_type):
+    config = settings(root, tmp_path, model_type=model_type, epochs=4, checkpoint_interval=2, eval_interval=1000)
     train_model(replace(config, exp="whole"))
     command = [
         sys.executable, str(MAIN), "--chunks-dir", str(root), "--model-size", "tiny", "--batch-size", "4",
         "--accumulate", "3", "--epochs", "4", "--warmup-steps", "2", "--workers", "0", "--device", "cpu",
         "--checkpoint-interval", "2", "--eval-interval", "1000", "--log-dir", str(tmp_path / "logs"), "--exp", "cut",
+        "--model-type", model_type, "--precision", "32",
     ]  # fmt: skip
     checkpoints = tmp_path / "logs/cut/checkpoints"
     process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
@@ -237,14 +241,77 @@ def test_two_processes_train_as_one_does_on_the_same_batches(root, tmp_path, mon
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script),
         "--chunks-dir", str(root), "--model-type", "transformer", "--model-size", "tiny", "--batch-size", "4",
         "--accumulate", "3", "--epochs", "1", "--warmup-steps", "2", "--workers", "0", "--device", "cpu",
-        "--log-dir", str(tmp_path / "logs"), "--exp", "two",
+        "--log-dir", str(tmp_path / "logs"), "--exp", "two", "--precision", "32",
     ]  # fmt: skip
+    assert_train_alike(tmp_path / "logs", command)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_processes_that_the_trainer_starts_itself_train_as_one_does(motion, tmp_path, strategy):
+    changes = {"model_type": "lifter", "ema_decay": 0.9, "epochs": 1}
+    train_model(settings(motion, tmp_path, exp="one", **changes))
+    command = [
+        sys.executable, str(MAIN), "--chunks-dir", str(motion), "--model-type", "lifter", "--model-size", "tiny",
+        "--batch-size", "4", "--accumulate", "3", "--epochs", "1", "--warmup-steps", "2", "--workers", "0",
+        "--device", "cpu", "--precision", "32", "--ema-decay", "0.9", "--log-dir", str(tmp_path / "logs"),
+        "--exp", "two", "--devices", "2", "--strategy", strategy,
+    ]  # fmt: skip
+    assert_train_alike(tmp_path / "logs", command)
+    two = tmp_path / "logs/two/checkpoints"
+    alone = train_model(settings(motion, tmp_path, evaluate=True, checkpoint=two / "best_model.pth"))
+    assert alone.facts["mpjpe_mm"] == pytest.approx(curves(two.parent)["val/mpjpe_mm"][3], rel=1e-5)
+    more = train_model(settings(motion, tmp_path, resume="two", **changes | {"epochs": 2}))
+    assert more.facts["steps"] == 6
+
+
+def assert_train_alike(logs: Path, command: list[str]) -> None:
+    """The command makes the run `two` in two processes; its curves are those of the run `one`."""
     done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    one, two = (curves(tmp_path / "logs" / name) for name in ("one", "two"))
+    one, two = (curves(logs / name) for name in ("one", "two"))
     assert one.keys() == two.keys() and sorted(one["train/loss"]) == [1, 2, 3]
     for tag, values in one.items():
         assert two[tag] == pytest.approx(values, rel=1e-5), tag
+
+
+def test_training_stops_after_so_many_validations_without_a_better_one(motion, tmp_path):
+    # So slow that nothing gets better: every validation after the first is in vain.
+    config = settings(
+        motion, tmp_path, model_type="lifter", epochs=9, gradient_accumulation_steps=1, eval_interval=2,
+        early_stopping=3, learning_rate=1e-12, weight_decay=0.0, exp="stopped",
+    )  # fmt: skip
+    report = train_model(config)
+    # Validated after 2, 4 and 6 batches, and after the epoch's 7.
+    assert report.facts["steps"] == 7 and report.facts["best_step"] == 2
+    assert "early" in report.summary
+
+
+@pytest.mark.parametrize(("rate", "said"), [(1e-3, None), (0.1, "does not learn"), (None, "diverges")])
+def test_a_learning_rate_too_high_is_said(rate, said):
+    watch = DivergenceWatch(is_untrained=True)
+    start_mm, end_mm = {1e-3: (400.0, 170.0), 0.1: (390.0, 440.0), None: (300.0, 900.0)}[rate]
+    told = [watch.see(end_mm + (start_mm - end_mm) * 0.99**step) for step in range(400)]
+    assert sum(map(bool, told)) == (said is not None)
+    assert said is None or said in "".join(told) and "--learning-rate" in "".join(told)
+
+
+def test_a_profile_is_a_table_and_a_trace(motion, tmp_path):
+    train_model(settings(motion, tmp_path, model_type="lifter", epochs=3, profile=True, exp="traced"))
+    folder = tmp_path / "logs/traced/profile"
+    assert "addmm" in (folder / "operations.txt").read_text() and (folder / "trace.json.gz").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"devices": 0}, "how many processes"),
+        ({"devices": -1}, "needs GPUs"),
+        ({"strategy": "fsdp"}, "needs several processes"),
+    ],
+)
+def test_processes_that_cannot_be_are_one_clear_line(motion, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        train_model(settings(motion, tmp_path, model_type="lifter", **changes))
 
 
 @pytest.mark.parametrize(
@@ -392,3 +459,35 @@ def test_a_request_that_cannot_be_carried_out_is_one_clear_line(root, tmp_path, 
     assert "\n" not in str(refused.value)
     made = list((tmp_path / "logs").glob("*/*"))
     assert not made, "a refused request leaves no run behind"
+
+
+def test_the_slurm_script_requeues_itself_and_goes_on(motion, tmp_path):
+    """On a cluster of one CPU: `srun` runs the command, `scontrol` writes down what it is told."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name, line in (("srun", 'exec "$@"'), ("scontrol", f'echo "$@" >> {tmp_path}/requeued')):
+        (tools / name).write_text(f"#!/bin/bash\n{line}\n")
+        (tools / name).chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{tools}:{os.environ['PATH']}", "NAME": "mine", "CHUNKS": str(motion), "SLURM_JOB_ID": "17",
+        "LOGS": str(tmp_path / "logs"), "PYTHON": sys.executable, "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    command = [
+        "bash", "examples/slurm/train.sh", "--model-type", "lifter", "--model-size", "tiny", "--batch-size", "4",
+        "--accumulate", "1", "--workers", "0", "--device", "cpu", "--precision", "32", "--epochs", "1000",
+        "--checkpoint-interval", "1", "--cache-dir", str(tmp_path / "cache"),
+    ]  # fmt: skip
+    first = subprocess.Popen(command, cwd=MAIN.parent, env=environment, start_new_session=True)
+    last = tmp_path / "logs/mine/checkpoints/last.pth"
+    while not last.exists():
+        assert first.poll() is None
+        time.sleep(0.02)
+    first.send_signal(signal.SIGUSR1)
+    assert first.wait(60) == 0 and (tmp_path / "requeued").read_text() == "requeue 17\n"
+    os.killpg(first.pid, signal.SIGKILL)  # what SLURM does with the job's tasks
+    steps = torch.load(last, weights_only=True)["global_step"]
+    second = subprocess.run(
+        [*command, "--max-steps", str(steps + 3)], cwd=MAIN.parent, env=environment, capture_output=True, text=True
+    )
+    assert second.returncode == 0 and f"going on with {tmp_path}/logs/mine" in second.stderr, second.stderr
+    assert torch.load(last, weights_only=True)["global_step"] == steps + 3

@@ -135,6 +135,18 @@ def index(args: Sequence[str] | None = None, prog: str | None = None) -> int:
     return run(config.IndexConfig, stage, args, prog)
 
 
+def strip(args: Sequence[str] | None = None, prog: str | None = None) -> int:
+    def stage(settings: config.StripConfig) -> StageReport:
+        from humanpose3d.models.checkpoint import strip_checkpoint
+
+        report = StageReport("strip")
+        size = strip_checkpoint(**_arguments(settings))
+        report.summary = f"wrote the network alone, {size / 1e6:.1f} MB, to {settings.out}"
+        return report
+
+    return run(config.StripConfig, stage, args, prog)
+
+
 def inspect(args: Sequence[str] | None = None, prog: str | None = None) -> int:
     def stage(settings: config.InspectConfig) -> StageReport:
         arguments = _arguments(settings)
@@ -171,6 +183,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str] | None, str | None], int], str
     "rechunk": (rechunk, "chunks -> globally shuffled chunks"),
     "train": (train, "chunks -> checkpoints and TensorBoard; --evaluate measures one"),
     "infer": (infer, "images -> 3D poses and pictures"),
+    "strip": (strip, "a training's checkpoint -> the network alone, small enough to share"),
     "inspect": (inspect, "what is wrong with chunks, and of which subject and camera"),
     "index": (index, "index chunks that somebody else wrote"),
     "fake": (fake, "write the studio's people in a corpus's layout"),

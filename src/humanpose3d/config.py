@@ -299,9 +299,18 @@ class TrainConfig(Command):
     clip_norm: Annotated[float, Field(ge=0)] = 1.0
     """Gradient norm above which gradients are scaled down; 0 for never."""
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
-    """auto: bf16 where the GPU has it, else 32 bit."""
+    """auto: bf16 where the GPU has it, and for the lifter where the CPU has it (AMX); else 32 bit."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
+    devices: Annotated[int, Field(ge=-1)] = 1
+    """Processes on this machine, one for each GPU (or as many on the CPU); -1: all GPUs. --batch-size is shared among
+    them. Not with torchrun, which says so itself."""
+    num_nodes: Count = 1
+    """Machines, where SLURM starts one task for each device of each; examples/slurm/ has scripts."""
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """With several processes: ddp (auto) keeps the whole network in each, fsdp (FSDP2) shards it among them."""
+    compile: bool = False
+    """Compile the network with torch.compile: a minute or so at the start, faster steps on a GPU."""
     weights: LossWeights = LossWeights()
     """Loss weights."""
     augmentation: AugmentationConfig = AugmentationConfig()
@@ -334,6 +343,10 @@ class TrainConfig(Command):
     """Training batches between validations; an epoch's end validates too."""
     checkpoint_interval: Count = 5000
     """Optimizer steps between checkpoints step_N.pth."""
+    early_stopping: Annotated[int, Field(ge=0)] = 0
+    """Validations in a row without a better MPJPE after which training ends; 0: never."""
+    profile: bool = False
+    """Trace ten training batches with torch.profiler: LOG_DIR/RUN/profile/ gets the table and a trace for Perfetto."""
     val_keypoint_noise: Annotated[float, Field(ge=0)] = 0.0
     """lifter: strength of a detector's errors in exact validation keypoints; 1 is a real YOLO's."""
     random_seed: int = 42
@@ -373,6 +386,21 @@ class InferConfig(Command):
     """Images through the networks at once."""
     max_bad: Share = 0.01
     """Share of unreadable images above which the exit code is 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StripConfig(Command):
+    """A training's checkpoint -> the network alone, for others to use: a tenth of the size.
+
+    Example: humanpose3d strip logs/RUN/checkpoints/best_model.pth lifter.pt
+    """
+
+    checkpoint: Positional[Path]
+    """A checkpoint of main.py; of a training with a running mean of the weights, that mean is kept."""
+    out: Positional[Path]
+    """The file to write."""
+    half: bool = True
+    """False (--no-half): weights in 32 bits, to the last digit; else in 16."""
 
 
 @dataclass(frozen=True, kw_only=True)

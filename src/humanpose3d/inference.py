@@ -27,7 +27,7 @@ from humanpose3d.estimators.cues import CueNetworks
 from humanpose3d.estimators.weights import pick_device, sha256_of
 from humanpose3d.files import make_folder, write_report, write_whole
 from humanpose3d.images import UnreadableImage, ahead, batches, find_images, read_image, without_twins
-from humanpose3d.models.checkpoint import LoadedModel, load_model
+from humanpose3d.models.checkpoint import LoadedModel, find_packaged, load_model
 from humanpose3d.reports import StageReport, progress
 from humanpose3d.sample import PoseSample, make_key
 from humanpose3d.sidecars import Sidecar
@@ -55,7 +55,7 @@ class Result:
 
 def infer(
     *,
-    checkpoint_path: Path,
+    checkpoint_path: str | Path,
     input_folder: Path,
     output_folder: Path = Path("./inference_results"),
     model_type: str | None = None,
@@ -76,7 +76,7 @@ def infer(
     """
     report = StageReport("infer", max_bad=max_bad)
     source, target = Path(input_folder), Path(output_folder)
-    lifter = Lifter(Path(checkpoint_path), device, model_type)
+    lifter = Lifter(checkpoint_path, device, model_type)
     names = _list_images(source, target)
     report.inputs = len(names)
     make_folder(target)
@@ -136,8 +136,10 @@ def infer(
 class Lifter:
     """A trained model and what surrounds it: from an image's cues to people in metres."""
 
-    def __init__(self, checkpoint: Path, device: str = "auto", model_type: str | None = None) -> None:
-        """ValueError where the checkpoint is not ours, or holds another kind of model than `model_type`."""
+    def __init__(self, checkpoint: str | Path, device: str = "auto", model_type: str | None = None) -> None:
+        """checkpoint: a file, or the name of one that comes with the package (`models.checkpoint.PACKAGED`).
+
+        ValueError where the checkpoint is not ours, or holds another kind of model than `model_type`."""
         self.device = pick_device(device)
         self.loaded: LoadedModel = load_model(checkpoint, self.device)
         config = self.loaded.config
@@ -153,7 +155,7 @@ class Lifter:
             "model_type": config.model_type,
             "model_size": config.size,
             "checkpoint": str(checkpoint),
-            "sha256": sha256_of(checkpoint),
+            "sha256": sha256_of(find_packaged(checkpoint) or Path(checkpoint)),
         }
 
     @property

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 import lightning
 import orjson
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from humanpose3d.chunks.layout import has_chunks, read_index
@@ -33,7 +33,7 @@ from humanpose3d.estimators.weights import sha256_of
 from humanpose3d.files import make_folder, scratch_folder, write_report
 from humanpose3d.model_config import ModelConfig, model_config
 from humanpose3d.models import build_model
-from humanpose3d.models.checkpoint import LoadedModel, describe, load_model
+from humanpose3d.models.checkpoint import LoadedModel, describe, find_packaged, load_model
 from humanpose3d.remotes import Store, open_store
 from humanpose3d.reports import StageReport, progress
 from humanpose3d.runs import (
@@ -49,12 +49,14 @@ from humanpose3d.runs import (
 )
 from humanpose3d.skeletons import get_skeleton
 from humanpose3d.tasks import TASKS, LiftingTask
+from humanpose3d.tasks.devices import is_first_process, precision_of, processes_of, strategy_of, train_device
 from humanpose3d.tasks.evaluation import Scores, evaluate, mean_pose, score_mean_pose
 from humanpose3d.tasks.lifting import check_labels
 from humanpose3d.tasks.protocol_report import report_protocol
 from humanpose3d.tasks.protocol_scores import ProtocolEvaluation, read_frames
 from humanpose3d.tasks.protocols import check_model
 from humanpose3d.tasks.training import Loaders, RunKeeper, TrainingBar, TrainingModule
+from humanpose3d.tasks.watching import StepProfiler
 
 PREVIEWS = 4  # validation pictures in TensorBoard
 LABEL_BATCH = 256  # samples at a time where only labels are read
@@ -98,7 +100,7 @@ def evaluate_checkpoint(config: TrainConfig) -> StageReport:
     if config.checkpoint is None:
         raise ValueError("--evaluate needs --checkpoint PATH, such as logs/RUN/checkpoints/best_model.pth")
     report = StageReport("evaluate")
-    device = _device(config.device)
+    device = train_device(config.device)
     loaded = load_model(config.checkpoint, device)
     if config.protocol is not None:
         return _evaluate_by_protocol(config, report, loaded, device)
@@ -118,8 +120,16 @@ def evaluate_checkpoint(config: TrainConfig) -> StageReport:
     }
     beside = "" if pose_mpjpe_mm is None else f"; always answering the mean training pose: {pose_mpjpe_mm:.1f} mm"
     report.summary = f"{_in_words(scores)} on {scores.samples} samples of {val_store.location}{beside}"
-    write_report(run_of(config.checkpoint) or config.checkpoint.parent, report)
+    write_report(_report_folder(config), report)
     return report
+
+
+def _report_folder(config: TrainConfig) -> Path:
+    """Of a checkpoint's evaluation: its run, or where it lies; for one that came with the package, below log_dir."""
+    assert config.checkpoint is not None
+    if find_packaged(config.checkpoint) is not None:
+        return config.log_dir / config.checkpoint.name
+    return run_of(config.checkpoint) or config.checkpoint.parent
 
 
 def _evaluate_by_protocol(
@@ -153,7 +163,7 @@ def _evaluate_by_protocol(
     report.inputs = len(names)
     about = {
         "checkpoint": str(config.checkpoint),
-        "checkpoint_sha256": sha256_of(config.checkpoint),
+        "checkpoint_sha256": sha256_of(find_packaged(config.checkpoint) or config.checkpoint),
         "model_type": own.model_type,
         "skeleton": own.skeleton,
     }
@@ -161,8 +171,7 @@ def _evaluate_by_protocol(
         about["keypoint_noise"] = (
             f"a detector's errors of strength {config.val_keypoint_noise:g} added to exact keypoints"
         )
-    folder = run_of(config.checkpoint) or config.checkpoint.parent
-    return report_protocol(report, folder, config.protocol, evaluation, about)
+    return report_protocol(report, _report_folder(config), config.protocol, evaluation, about)
 
 
 def mean_pose_error(config: TrainConfig, train_store: Store, val_store: Store, model: ModelConfig) -> float:
@@ -273,10 +282,12 @@ def _train(config: TrainConfig) -> StageReport:
 
     make_loaders(0, 1)  # what is wrong with the request shows before the run's folder is made
     entry = describe(architecture, orjson.dumps(settings_dict(config)).decode())
+    if config.compile:
+        model.compile()  # in place, so that the weights keep their names
     module = TrainingModule(model, task, config, make_loaders, entry)
     keeper = RunKeeper(start.run, config, _validator(config, task))
-    trainer = _trainer(config, keeper)
-    if _is_first_process():
+    trainer = _trainer(config, keeper, architecture)
+    if is_first_process():
         make_folder(checkpoints_folder(start.run))
         write_settings(start.run, config)
     _fit(trainer, module, start)
@@ -290,7 +301,7 @@ def _train(config: TrainConfig) -> StageReport:
 
 def _start(config: TrainConfig) -> _Start:
     if config.resume is None:
-        run = new_run(config.log_dir, config.exp) if _is_first_process() else config.log_dir / "another-process"
+        run = new_run(config.log_dir, config.exp) if is_first_process() else config.log_dir / "another-process"
         loaded = None if config.checkpoint is None else load_model(config.checkpoint)
         return _Start(config, run, loaded=loaded)
     checkpoint = find_checkpoint(config.resume, config.log_dir)
@@ -299,7 +310,11 @@ def _start(config: TrainConfig) -> _Start:
         raise ValueError(f"{checkpoint} holds weights alone, no run to go on with; start one with --checkpoint instead")
     settings, changes = resumed_config(config, loaded.meta["train_config"])
     run = run_of(checkpoint) or new_run(config.log_dir, config.exp)
-    print(f"going on with {run} from {checkpoint.name}" + "".join(f"; {change}" for change in changes), file=sys.stderr)
+    if is_first_process():
+        print(
+            f"going on with {run} from {checkpoint.name}" + "".join(f"; {change}" for change in changes),
+            file=sys.stderr,
+        )
     return _Start(settings, run, checkpoint, loaded)
 
 
@@ -446,26 +461,31 @@ def _measure(loaded: LoadedModel, loader: StreamingLoader, device: torch.device)
         return evaluate(loaded.model, task, loader, device=device, by_action=True, advance=bar.advance)
 
 
-def _trainer(config: TrainConfig, keeper: RunKeeper) -> lightning.Trainer:
-    device = _device(config.device)
-    processes, here = (int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+def _trainer(config: TrainConfig, keeper: RunKeeper, architecture: ModelConfig) -> lightning.Trainer:
+    device = train_device(config.device)
     draws_bar = sys.stderr.isatty()
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
+    devices, nodes = processes_of(config, device)
+    processes = nodes * (devices if isinstance(devices, int) else len(devices))
+    callbacks: list[Callback] = [keeper]
+    if draws_bar:
+        callbacks.append(TrainingBar())
+    if config.profile:
+        callbacks.append(StepProfiler(keeper.run))
     return lightning.Trainer(
         accelerator=device.type,
-        # Started by torchrun: one device for each process of this machine.
-        devices=here if processes > 1 else [device.index or 0] if device.type == "cuda" else 1,
-        num_nodes=processes // here if processes > 1 else 1,
-        strategy="ddp" if processes > 1 else "auto",
-        precision=_precision(config.precision, device),  # type: ignore[arg-type]
+        devices=devices,
+        num_nodes=nodes,
+        strategy=strategy_of(config.strategy, processes, device),
+        precision=precision_of(config.precision, device, architecture.model_type),  # type: ignore[arg-type]
         max_epochs=config.epochs,
         max_steps=config.max_steps,
         limit_train_batches=1 if config.fast_dev_run else None,
         accumulate_grad_batches=config.gradient_accumulation_steps,
         gradient_clip_val=config.clip_norm or None,
         sync_batchnorm=processes > 1 and device.type == "cuda",
-        callbacks=[keeper, TrainingBar()] if draws_bar else [keeper],
+        callbacks=callbacks,
         enable_progress_bar=draws_bar,
         enable_checkpointing=False,  # RunKeeper's, at the end of optimizer steps only
         enable_model_summary=False,
@@ -513,8 +533,10 @@ def _report_training(
         report.summary = f"{start.run} had its {trainer.global_step} steps; raise --epochs or --max-steps to go on"
         return
     _add_scores(report, keeper.scores)
+    patience = start.config.early_stopping
+    stopped = f" (early: {patience} validations without a better one)" if patience and trainer.should_stop else ""
     report.summary = (
-        f"trained to step {trainer.global_step} at {report.facts['samples_per_second']:.0f} samples/s: "
+        f"trained to step {trainer.global_step}{stopped} at {report.facts['samples_per_second']:.0f} samples/s: "
         f"{_in_words(keeper.scores)} on {keeper.scores.samples} validation samples; "
         f"best {module.best_mpjpe_mm:.1f} mm at step {module.best_step}: {best}"
     )
@@ -530,33 +552,6 @@ def _in_words(scores: Scores) -> str:
     return ", ".join(f"{words} {scores.values[name]:.1f} mm" for name, words in SUMMARY.items())
 
 
-def _device(name: str) -> torch.device:
-    """auto: CUDA, else Apple's, else the CPU. ValueError where the device is not there."""
-    present = ["cpu"]
-    if torch.backends.mps.is_available():
-        present.append("mps")
-    present += [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-    best = next(kind for kind in ("cuda:0", "mps", "cpu") if kind in present)
-    wanted = {"auto": best, "cuda": "cuda:0"}.get(name, name)
-    if wanted not in present:
-        raise ValueError(f"--device {name} is not here; there is {', '.join(present)}, or auto")
-    return torch.device(wanted)
-
-
-def _precision(name: str, device: torch.device) -> str:
-    if name == "auto":
-        bf16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-        return "bf16-mixed" if bf16 else "32-true"
-    if name == "16" and device.type == "cpu":
-        raise ValueError("--precision 16 needs a GPU; a CPU trains in 32 or bf16")
-    return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[name]
-
-
-def _is_first_process() -> bool:
-    """Of those that torchrun started."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
     """Without lightning's tips and its advice on other people's loaders; errors and our own words stay."""
@@ -564,6 +559,7 @@ def _quiet_lightning() -> Iterator[None]:
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"lightning\..*")
+        warnings.filterwarnings("ignore", message=".*returned a view tensor")  # FSDP2: nothing here is done in place
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         try:

@@ -11,7 +11,7 @@ from tests.batches import random_batch
 
 from humanpose3d.model_config import model_config
 from humanpose3d.models import MODELS, build_model
-from humanpose3d.models.checkpoint import ENTRY, describe, load_model, save_model
+from humanpose3d.models.checkpoint import ENTRY, describe, load_model, save_model, strip_checkpoint
 
 
 @pytest.fixture
@@ -50,6 +50,24 @@ def test_the_trainers_own_checkpoint_is_read_too(tmp_path: Path) -> None:
     torch.save({"epoch": 2, "state_dict": state, "optimizer_states": [], ENTRY: describe(config)}, path)
     batch = random_batch(1)
     assert torch.equal(load_model(path).model(batch).root_cam_m, model(batch).root_cam_m)
+
+
+def test_a_stripped_checkpoint_is_the_network_alone_at_half_the_bytes(tmp_path: Path) -> None:
+    config = model_config("lifter", "tiny")
+    model, mean = build_model(config).eval(), build_model(config).eval()
+    state = {f"model.{name}": value for name, value in model.state_dict().items()}
+    state |= {f"mean_model.{name}": value for name, value in mean.state_dict().items()}
+    path, batch = tmp_path / "last.pth", random_batch(1)
+    torch.save({"state_dict": state, "optimizer_states": [state], ENTRY: describe(config, '{"epochs": 3}')}, path)
+    exact, small = tmp_path / "exact.pt", tmp_path / "new" / "small.pt"
+    strip_checkpoint(path, exact, half=False)
+    assert strip_checkpoint(path, small) < 0.6 * exact.stat().st_size
+    assert torch.equal(load_model(exact).model(batch).root_cam_m, mean(batch).root_cam_m)
+    loaded = load_model(small)
+    assert loaded.meta["train_config"] == {"epochs": 3} and next(loaded.model.parameters()).dtype == torch.float32
+    torch.testing.assert_close(loaded.model(batch).joints_cam_m, mean(batch).joints_cam_m, rtol=0.01, atol=0.01)
+    with pytest.raises(FileExistsError, match="is there already"):
+        strip_checkpoint(path, small)
 
 
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:

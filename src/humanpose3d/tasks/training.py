@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
 from torch.utils.tensorboard import SummaryWriter
 
 from humanpose3d.config import TrainConfig
@@ -29,6 +31,7 @@ from humanpose3d.runs import BEST, LAST, checkpoints_folder
 from humanpose3d.sample import PoseBatch
 from humanpose3d.tasks.evaluation import Scores
 from humanpose3d.tasks.lifting import LiftingTask
+from humanpose3d.tasks.watching import DivergenceWatch
 
 NAMED_IN_AN_ERROR = 5  # samples listed where the loss is not a number
 
@@ -60,12 +63,25 @@ class TrainingModule(lightning.LightningModule):
         self.loaders: Loaders
         self.batches_seen = 0  # global batches, over all epochs
         self.best_mpjpe_mm, self.best_step = math.inf, 0
+        self.stale_validations = 0  # in a row, without a better one
         self.step_scalars: dict[str, float] = {}  # of the last optimizer step: means over its batches
         self._gradient_norm = torch.zeros(())
         self._window: list[tuple[list[str], dict[str, torch.Tensor]]] = []  # keys and scalars of the batches since it
 
     def setup(self, stage: str) -> None:
         self.loaders = self._make_loaders(self.trainer.global_rank, self.trainer.world_size)
+
+    def configure_model(self) -> None:
+        """With FSDP2: each block, and the rest, is kept in shards by the processes."""
+        if self.config.strategy != "fsdp" or isinstance(self.model, FSDPModule):
+            return
+        assert self.device_mesh is not None
+        mesh = self.device_mesh["data_parallel"]
+        for network in (self.model, self.mean_model) if self.config.ema_decay else (self.model,):
+            for blocks in network.modules():
+                for block in blocks if isinstance(blocks, torch.nn.ModuleList) else ():
+                    fully_shard(block, mesh=mesh)
+            fully_shard(network, mesh=mesh)
 
     def train_dataloader(self) -> Any:
         return self.loaders.train
@@ -96,7 +112,8 @@ class TrainingModule(lightning.LightningModule):
         names = list(self._window[0][1])
         means = [torch.stack([scalars[name] for _, scalars in self._window]).mean() for name in names]
         # Of all processes together, so that all stop together.
-        together = self.trainer.strategy.reduce(torch.stack([*means, self._gradient_norm]), reduce_op="mean")
+        norm = self._gradient_norm.full_tensor() if isinstance(self._gradient_norm, DTensor) else self._gradient_norm
+        together = self.trainer.strategy.reduce(torch.stack([*means, norm]), reduce_op="mean")
         self.step_scalars = dict(zip([*names, "gradient_norm"], together.tolist(), strict=True))
         bad = {name for name, value in self.step_scalars.items() if not math.isfinite(value)}
         if self.trainer.precision == "16-mixed":
@@ -155,6 +172,7 @@ class TrainingModule(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # As text: plain values only, so that torch.load(weights_only=True) reads it.
         state: dict[str, float | None] = {"batches_seen": self.batches_seen, "best_step": self.best_step}
+        state |= {"stale_validations": self.stale_validations}
         state |= {"best_mpjpe_mm": self.best_mpjpe_mm if math.isfinite(self.best_mpjpe_mm) else None}
         checkpoint[ENTRY] = {**self._entry, "training": json.dumps(state)}
         # Lightning 2.6 miscounts epochs after going on from an epoch's end, and a second resume would train too long.
@@ -166,6 +184,7 @@ class TrainingModule(lightning.LightningModule):
         state = json.loads(checkpoint[ENTRY]["training"])
         self.batches_seen, self.best_step = state["batches_seen"], state["best_step"]
         self.best_mpjpe_mm = math.inf if state["best_mpjpe_mm"] is None else state["best_mpjpe_mm"]
+        self.stale_validations = state.get("stale_validations", 0)
 
 
 def warm_up_cosine(step: int, warm_up: int, total: int) -> float:
@@ -208,7 +227,9 @@ class RunKeeper(Callback):
         self.samples, self.seconds = 0, 0.0  # trained on by this call, validation's time left out
         self._writer: SummaryWriter | None = None
         self._step = self._batches = 0
-        self._told = self._mark = time.monotonic()
+        self._told = self._mark = self._ended = time.monotonic()
+        self._waited_s = 0.0  # for data, since the last optimizer step
+        self._watch = DivergenceWatch(is_untrained=config.checkpoint is None and config.resume is None)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, TrainingModule)
@@ -216,7 +237,12 @@ class RunKeeper(Callback):
         if trainer.is_global_zero:
             # A killed run may have written beyond its last checkpoint: those steps are taken again.
             self._writer = SummaryWriter(str(self.run), purge_step=self._step + 1 if self._step else None)
-        self._told = self._mark = time.monotonic()
+        self._told = self._mark = self._ended = time.monotonic()
+
+    def on_train_batch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._waited_s += time.monotonic() - self._ended
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         self._close()
@@ -235,14 +261,18 @@ class RunKeeper(Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, TrainingModule)
+        self._ended = time.monotonic()
         if trainer.global_step == self._step:
             return
         samples = (pl_module.batches_seen - self._batches) * self.config.batch_size
         seconds = max(time.monotonic() - self._mark, 1e-9)
         self.samples, self.seconds = self.samples + samples, self.seconds + seconds
         pl_module.step_scalars["samples_per_second"] = samples / seconds
+        pl_module.step_scalars["data_wait_share"] = self._waited_s / seconds
         self._write("train", pl_module.step_scalars, trainer.global_step)
         self._tell(trainer, pl_module)
+        if trainer.is_global_zero and (warning := self._watch.see(pl_module.step_scalars["mpjpe_mm"])):
+            print(f"step {trainer.global_step}: {warning}", file=sys.stderr, flush=True)
         finished = trainer.is_last_batch or trainer.global_step == trainer.max_steps
         validates = finished or _passed(self._batches, pl_module.batches_seen, self.config.eval_interval)
         if validates:
@@ -251,7 +281,11 @@ class RunKeeper(Callback):
             self._save(trainer, [LAST, f"step_{trainer.global_step}.pth"])
         elif validates:
             self._save(trainer, [LAST])
-        self._step, self._batches, self._mark = trainer.global_step, pl_module.batches_seen, time.monotonic()
+        if self.config.early_stopping and pl_module.stale_validations >= self.config.early_stopping:
+            trainer.should_stop = True
+        self._step, self._batches = trainer.global_step, pl_module.batches_seen
+        self._mark = self._ended = time.monotonic()
+        self._waited_s = 0.0
 
     def _validate_and_keep_best(self, trainer: lightning.Trainer, module: TrainingModule) -> None:
         module.eval()
@@ -263,7 +297,9 @@ class RunKeeper(Callback):
             for number, picture in enumerate(self.scores.previews):
                 self._writer.add_image(f"val/preview_{number}", picture, trainer.global_step, dataformats="HWC")
             self._writer.flush()
+        module.stale_validations += 1
         if self.scores.values["mpjpe_mm"] < module.best_mpjpe_mm:
+            module.stale_validations = 0
             module.best_mpjpe_mm, module.best_step = self.scores.values["mpjpe_mm"], trainer.global_step
             self._save(trainer, [BEST])
 
@@ -288,7 +324,7 @@ class RunKeeper(Callback):
         """'mse' as 'train/mse'; what is no quality of the predictions stands by itself."""
         if self._writer is not None:
             for name, value in scalars.items():
-                tag = name if name in ("learning_rate", "samples_per_second") else f"{stage}/{name}"
+                tag = name if name in ("learning_rate", "samples_per_second", "data_wait_share") else f"{stage}/{name}"
                 self._writer.add_scalar(tag, value, step)
 
     def _tell(self, trainer: lightning.Trainer, module: TrainingModule) -> None:
