@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "humanpose3d"
 ROWS = [
     {"skeletons", "camera", "rotations", "model_config", "config"},
-    {"sample", "reports"},
+    {"sample", "reports", "joint_definitions"},
     {"files", "warp"},
     {"video", "checks"},
     {"sources", "sidecars", "remotes", "studio", "images"},

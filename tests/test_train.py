@@ -55,6 +55,7 @@ def settings(root: Path, tmp_path: Path, **changes) -> TrainConfig:
     """7 batches an epoch, 3 batches a step: an epoch is 3 steps, the last of one batch."""
     values = {
         "chunks_dir": str(root),
+        "model_type": "cnn",
         "model_size": "tiny",
         "batch_size": 4,
         "gradient_accumulation_steps": 3,

@@ -50,7 +50,7 @@ def mix_of(roots: dict[str, Path], h36m: float = 0.4, other: float = 0.6) -> tup
 def settings(roots: dict[str, Path], tmp_path: Path, **changes) -> TrainConfig:
     """7 batches an epoch, 3 batches a step."""
     values = {
-        "mix": mix_of(roots), "model_size": "tiny", "batch_size": 4, "gradient_accumulation_steps": 3, "epochs": 2,
+        "mix": mix_of(roots), "model_type": "cnn", "model_size": "tiny", "batch_size": 4, "gradient_accumulation_steps": 3, "epochs": 2,
         "warmup_steps": 2, "log_dir": tmp_path / "logs", "cache_dir": tmp_path / "cache", "num_workers": 0,
         "device": "cpu",
     }  # fmt: skip

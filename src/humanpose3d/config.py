@@ -211,6 +211,10 @@ class LossWeights:
     """lifter: negative log-likelihood of the joints under Laplace distributions as wide as it says it errs."""
 
 
+# Distances between joints are blind to mirror images, and for the lifter they add nothing (docs/LOG.md).
+LIFTER_WEIGHTS = LossWeights(l1=10.0, inter_joint=0.0)
+
+
 @dataclass(frozen=True)
 class AugmentationConfig:
     """Random changes of training samples. Geometric ones move image, depth, keypoints, joints and camera together."""
@@ -267,7 +271,7 @@ class TrainConfig(Command):
     """Chunk numbers to validate on; none means all."""
     val_dir: str | None = None
     """Folder or remote:path of validation chunks, where ROOT has none."""
-    model_type: Literal["cnn", "transformer", "lifter"] = "cnn"
+    model_type: Literal["cnn", "transformer", "lifter"] = "lifter"
     """Which network; the lifter reads keypoints (and depth) and no pictures."""
     model_size: Literal["tiny", "small", "base"] = "base"
     """Preset of architecture numbers (model_config.py); tiny trains on a CPU."""
@@ -312,7 +316,7 @@ class TrainConfig(Command):
     compile: bool = False
     """Compile the network with torch.compile: a minute or so at the start, faster steps on a GPU."""
     weights: LossWeights = LossWeights()
-    """Loss weights."""
+    """Loss weights. Unless one is given, the lifter has its own: l1 10, inter-joint 0."""
     augmentation: AugmentationConfig = AugmentationConfig()
     """Augmentation of training samples."""
     num_workers: Annotated[Annotated[int, Field(ge=0)], arg(aliases=["--workers"])] = _cpu_workers()
@@ -374,6 +378,9 @@ class InferConfig(Command):
     """As preprocess.py's --depth-model."""
     no_depth: Switch = False
     """Do without the depth network."""
+    joint_definitions: Literal["auto", "trained", "human36m"] = "auto"
+    """Where hips, shoulders, neck and head lie: as in the checkpoint's training data, or moved from motion capture's
+    places to those of Human3.6M's labels; auto does that for the package's own checkpoints."""
     visualize: bool = False
     """Write original, 2D overlay, depth map, 3D pose and the 2x2 panel of each image."""
     legacy_npy: bool = False

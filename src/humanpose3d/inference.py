@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -27,6 +27,7 @@ from humanpose3d.estimators.cues import CueNetworks
 from humanpose3d.estimators.weights import pick_device, sha256_of
 from humanpose3d.files import make_folder, write_report, write_whole
 from humanpose3d.images import UnreadableImage, ahead, batches, find_images, read_image, without_twins
+from humanpose3d.joint_definitions import like_human36m
 from humanpose3d.models.checkpoint import LoadedModel, find_packaged, load_model
 from humanpose3d.reports import StageReport, progress
 from humanpose3d.sample import PoseSample, make_key
@@ -34,6 +35,7 @@ from humanpose3d.sidecars import Sidecar
 from humanpose3d.skeletons import get_skeleton
 from humanpose3d.visualize import panels
 
+JointDefinitions = Literal["auto", "trained", "human36m"]
 PEOPLE_AT_ONCE = 64  # through the pose model; bounds memory where a photograph holds a crowd
 WRITERS = 2
 JPEG = (cv2.IMWRITE_JPEG_QUALITY, 92)
@@ -62,6 +64,7 @@ def infer(
     yolo_model_path: str = "yolo11x-pose",
     depth_model_path: str = "apple/DepthPro-hf",
     no_depth: bool = False,
+    joint_definitions: JointDefinitions = "auto",
     visualize: bool = False,
     legacy_npy: bool = False,
     fov_deg: float = 55.0,
@@ -76,7 +79,7 @@ def infer(
     """
     report = StageReport("infer", max_bad=max_bad)
     source, target = Path(input_folder), Path(output_folder)
-    lifter = Lifter(checkpoint_path, device, model_type)
+    lifter = Lifter(checkpoint_path, device, model_type, joint_definitions)
     names = _list_images(source, target)
     report.inputs = len(names)
     make_folder(target)
@@ -136,10 +139,18 @@ def infer(
 class Lifter:
     """A trained model and what surrounds it: from an image's cues to people in metres."""
 
-    def __init__(self, checkpoint: str | Path, device: str = "auto", model_type: str | None = None) -> None:
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        device: str = "auto",
+        model_type: str | None = None,
+        joint_definitions: JointDefinitions = "auto",
+    ) -> None:
         """checkpoint: a file, or the name of one that comes with the package (`models.checkpoint.PACKAGED`).
 
-        ValueError where the checkpoint is not ours, or holds another kind of model than `model_type`."""
+        joint_definitions: where joints lie; "auto" is "human36m" for the package's own, else "trained".
+        ValueError where the checkpoint is not ours, or holds another kind of model than `model_type`.
+        """
         self.device = pick_device(device)
         self.loaded: LoadedModel = load_model(checkpoint, self.device)
         config = self.loaded.config
@@ -149,6 +160,11 @@ class Lifter:
             )
         self.skeleton = get_skeleton(config.skeleton)
         self.keypoint_skeleton = get_skeleton(config.keypoint_skeleton)
+        if joint_definitions == "auto":
+            joint_definitions = "human36m" if find_packaged(checkpoint) is not None else "trained"
+        if joint_definitions == "human36m" and config.skeleton != "h36m_17":
+            raise ValueError(f"{checkpoint} answers in {config.skeleton}; --joint-definitions human36m needs h36m_17")
+        self.joint_definitions = joint_definitions
         collator = Human36MCollator if self.sees_pictures else KeypointDecoder
         self.collate = collator(config.skeleton, config.keypoint_skeleton, depth=config.use_depth)
         self.provenance = {
@@ -156,6 +172,7 @@ class Lifter:
             "model_size": config.size,
             "checkpoint": str(checkpoint),
             "sha256": sha256_of(find_packaged(checkpoint) or Path(checkpoint)),
+            "joint_definitions": joint_definitions,
         }
 
     @property
@@ -174,6 +191,9 @@ class Lifter:
             for sample in _samples(name, image, found, camera)
         ]
         joints_cam_m, root_cam_m = self._predict(views)
+        if self.joint_definitions == "human36m":
+            joints_cam_m = like_human36m(joints_cam_m)
+            root_cam_m = joints_cam_m[:, self.skeleton.root_index]
         first = 0
         for (name, image), found, (camera, camera_source) in zip(images, cues, cameras, strict=True):
             mine = slice(first, first + len(found.people))

@@ -23,7 +23,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from humanpose3d.chunks.layout import has_chunks, read_index
-from humanpose3d.config import LossWeights, TrainConfig
+from humanpose3d.config import LIFTER_WEIGHTS, LossWeights, TrainConfig
 from humanpose3d.dataset.augmentation import FitView, PoseAugmentor
 from humanpose3d.dataset.chunked_dataset import Source, StreamingChunkedDataset, StreamingLoader
 from humanpose3d.dataset.collator import Human36MCollator
@@ -94,7 +94,8 @@ def evaluate_checkpoint(config: TrainConfig) -> StageReport:
     """The scores of `config.checkpoint` on the validation chunks, beside those of the mean training pose.
 
     facts: mpjpe_mm, pa_mpjpe_mm, absolute_mpjpe_mm, root_error_mm, mean_pose_mpjpe_mm (None without training chunks),
-    by_action, by_joint_mm. Writes evaluate_report.json into the checkpoint's run, or beside a file that lies in none.
+    by_action, by_group (facing, posture, crossed limbs: tasks/groups.py), by_joint_mm. Writes evaluate_report.json into
+    the checkpoint's run, beside a file that lies in none, and below log_dir for one that came with the package.
     With `protocol` it is measured as published instead, and the facts are those of `tasks.protocol_report`.
     """
     if config.checkpoint is None:
@@ -116,8 +117,13 @@ def evaluate_checkpoint(config: TrainConfig) -> StageReport:
         "skeleton": loaded.config.skeleton,
         "subjects": sorted({name for entry in val_set.entries for name in entry.subjects}),
         "mean_pose_mpjpe_mm": pose_mpjpe_mm,
-        "by_action": scores.by_action,
+        "by_action": scores.by_part["action"],
+        "by_group": {kind: parts for kind, parts in scores.by_part.items() if kind != "action"},
     }
+    report.notes += [
+        f"{kind}: " + ", ".join(f"{name} {part['mpjpe_mm']:.1f} mm ({part['samples']})" for name, part in parts.items())
+        for kind, parts in report.facts["by_group"].items()
+    ]
     beside = "" if pose_mpjpe_mm is None else f"; always answering the mean training pose: {pose_mpjpe_mm:.1f} mm"
     report.summary = f"{_in_words(scores)} on {scores.samples} samples of {val_store.location}{beside}"
     write_report(_report_folder(config), report)
@@ -303,6 +309,8 @@ def _start(config: TrainConfig) -> _Start:
     if config.resume is None:
         run = new_run(config.log_dir, config.exp) if is_first_process() else config.log_dir / "another-process"
         loaded = None if config.checkpoint is None else load_model(config.checkpoint)
+        if config.model_type == "lifter" and config.weights == LossWeights():
+            config = replace(config, weights=LIFTER_WEIGHTS)
         return _Start(config, run, loaded=loaded)
     checkpoint = find_checkpoint(config.resume, config.log_dir)
     loaded = load_model(checkpoint)
@@ -458,7 +466,7 @@ def _measure(loaded: LoadedModel, loader: StreamingLoader, device: torch.device)
     target = trained_with.get("target", "root_relative")
     task = TASKS[loaded.config.model_type](loaded.config, weights, target)
     with torch.inference_mode(), progress("evaluate", len(loader.dataset)) as bar:
-        return evaluate(loaded.model, task, loader, device=device, by_action=True, advance=bar.advance)
+        return evaluate(loaded.model, task, loader, device=device, by_part=True, advance=bar.advance)
 
 
 def _trainer(config: TrainConfig, keeper: RunKeeper, architecture: ModelConfig) -> lightning.Trainer:

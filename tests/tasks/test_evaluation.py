@@ -46,16 +46,21 @@ def test_repeats_that_fill_the_last_batch_change_nothing():
     assert first.samples == second.samples == 2
 
 
-def test_actions_are_scored_apart():
+def test_actions_and_kinds_of_poses_are_scored_apart():
     batch = replace(random_batch(4), actions=["Sit", "Walk", "Sit", "Walk"])
     truth = batch.joints_cam_m
     off = truth - truth[:, :1]
     off[[0, 2], 5, 0] += 0.17
     model = nn.Module()
     model.forward = lambda batch: PosePrediction(off, truth[:, 0])
-    scores = evaluate(model, TASK, [batch], by_action=True)
-    assert scores.by_action["Sit"]["mpjpe_mm"] == pytest.approx(10, rel=1e-4)
-    assert scores.by_action["Walk"]["mpjpe_mm"] == pytest.approx(0, abs=1e-3)
+    scores = evaluate(model, TASK, [batch], by_part=True)
+    assert scores.by_part["action"]["Sit"]["mpjpe_mm"] == pytest.approx(10, rel=1e-4)
+    assert scores.by_part["action"]["Walk"]["mpjpe_mm"] == pytest.approx(0, abs=1e-3)
+    for question in ("facing", "posture", "limbs"):
+        parts = scores.by_part[question]
+        assert sum(part["samples"] for part in parts.values()) == 4, question
+        mean = sum(part["samples"] * part["mpjpe_mm"] for part in parts.values()) / 4
+        assert mean == pytest.approx(scores.values["mpjpe_mm"], rel=1e-4)
 
 
 def test_the_mean_pose_and_its_error_are_those_computed_by_hand():

@@ -1,11 +1,12 @@
-"""Other bodies for recorded motion: bone lengths, stature, and joint angles that stray a little, smoothly in time.
+"""Other bodies for recorded motion: bone lengths, stature, and joint angles that stray, smoothly in time.
 
-Works on H36M-17 and COCO-17 joints together: what both have stays the same point, the face goes with the head.
+Works on H36M-17 and COCO-17 joints together: what both have stays the same point, but for hips and shoulders, which
+annotators mark a little elsewhere on everybody; the face goes with the head.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from humanpose3d.skeletons import COCO_17, H36M_17, shared_joints
 
 STATURE_OF_LEG = 1.0 / 0.491  # thigh and shank together against body height
 HINGES = {"knee": "hip", "elbow": "shoulder"}  # each bends between the joint before it and the bone behind it
+MARKED = ("hip", "shoulder")  # joints deep in the body, of which a picture shows no more than about where they are
 RIGID = ("left_hip", "right_hip")  # joints whose bone is part of its parent's: the pelvis is one piece
 
 
@@ -24,8 +26,11 @@ class BodyChanges:
     stature_m: tuple[float, float] = (1.45, 1.95)
     stature_mean_m: float = 1.70  # adults: a normal distribution, cut at the ends
     stature_spread_m: float = 0.10
-    bone: float = 0.08  # each bone's factor is within 1 +- this, the same on the left and the right
-    angle_rad: float = 0.09  # standard deviation of each joint's turn about each axis
+    bone: float = 0.12  # each bone's factor is within 1 +- this, the same on the left and the right
+    angle_rad: float = 0.20  # of the loosest body: standard deviation of each joint's turn about each axis
+    stiffest: float = 0.25  # share of it that the stiffest body has
+    # Standard deviations of where hips and shoulders are marked: outwards, upwards, forwards, at the mean stature.
+    marks_m: tuple[tuple[float, float, float], ...] = ((0.008, 0.015, 0.010), (0.010, 0.010, 0.010))
     seconds: float = 1.5  # the shortest period of those turns
 
 
@@ -36,6 +41,8 @@ class Build:
     stature_m: float
     bones: np.ndarray  # float64 [17]: factor of the bone that ends in each H36M-17 joint, before the stature's
     head: float  # factor of the face's size
+    loose: float = 1.0  # share of the changes' angles
+    marks: np.ndarray = field(default_factory=lambda: np.zeros((len(MARKED), 3)))  # of MARKED, in shares of the stature
 
 
 def draw_build(changes: BodyChanges, rng: np.random.Generator) -> Build:
@@ -45,7 +52,9 @@ def draw_build(changes: BodyChanges, rng: np.random.Generator) -> Build:
     points = sorted({_without_side(joint) for joint in H36M_17.joints})
     factor = dict(zip(points, rng.uniform(1 - changes.bone, 1 + changes.bone, len(points)), strict=True))
     bones = np.array([factor[_without_side(joint)] for joint in H36M_17.joints])
-    return Build(float(stature), bones, float(rng.uniform(1 - changes.bone, 1 + changes.bone)))
+    head = float(rng.uniform(1 - changes.bone, 1 + changes.bone))
+    marks = rng.normal(0.0, 1.0, (len(MARKED), 3)) * changes.marks_m / changes.stature_mean_m
+    return Build(float(stature), bones, head, float(rng.uniform(changes.stiffest, 1.0)), marks)
 
 
 def rebuild(
@@ -58,7 +67,7 @@ def rebuild(
     """
     scale = build.stature_m / _stature(h36m_m)
     lengths = scale * build.bones
-    turns = axis_angle_to_matrix(_turns(h36m_m, fps, changes, rng))  # [N 17 3 3]
+    turns = axis_angle_to_matrix(build.loose * _turns(h36m_m, fps, changes, rng))  # [N 17 3 3]
     order = _parents_first()
     legs = float(lengths[[H36M_17.index("left_knee"), H36M_17.index("left_ankle")]].mean())
     moved, axes = np.empty_like(h36m_m), np.empty_like(turns)
@@ -76,6 +85,13 @@ def rebuild(
     coco = moved[:, head, None] + scale * build.head * face
     of_h36m, of_coco = shared_joints(H36M_17, COCO_17)
     coco[:, of_coco] = moved[:, of_h36m]
+    up = _unit(moved[:, H36M_17.index("thorax")] - moved[:, root])
+    for joint, (outwards, upwards, forwards) in zip(MARKED, build.stature_m * build.marks, strict=True):
+        left, right = (COCO_17.index(f"{side}_{joint}") for side in ("left", "right"))
+        across = _unit(coco[:, left] - coco[:, right])
+        both = upwards * up + forwards * np.cross(across, up)
+        coco[:, left] += both + outwards * across
+        coco[:, right] += both - outwards * across
     return moved, coco
 
 

@@ -17,6 +17,7 @@ from humanpose3d.metrics import PoseMetrics
 from humanpose3d.models.common import PosePrediction
 from humanpose3d.sample import PoseBatch
 from humanpose3d.skeletons import Skeleton
+from humanpose3d.tasks.groups import GROUPS
 from humanpose3d.tasks.lifting import LiftingTask, check_labels
 
 Advance = Callable[[int], None]
@@ -28,7 +29,8 @@ class Scores:
 
     values: dict[str, float]
     samples: int  # counted ones
-    by_action: dict[str, dict[str, float]] = field(default_factory=dict)
+    # "action" and the questions of groups.py -> each part of the samples -> its figures, and how many samples it has.
+    by_part: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     previews: list[np.ndarray] = field(default_factory=list)  # uint8 [H W 3] pictures of the first samples
 
 
@@ -39,7 +41,7 @@ def evaluate(
     *,
     device: torch.device | str = "cpu",
     previews: int = 0,
-    by_action: bool = False,
+    by_part: bool = False,
     advance: Advance = lambda samples: None,
 ) -> Scores:
     """The model's scores over labelled batches; the caller has put it in eval mode. ValueError where none is labelled.
@@ -47,7 +49,7 @@ def evaluate(
     In a process group every process brings its slice, and all get the scores of the whole.
     """
     metrics, terms = task.metrics().to(device), dict[str, MeanMetric]()
-    actions: dict[str, PoseMetrics] = {}
+    parts: dict[str, dict[str, _Part]] = {}
     samples, pictures = SumMetric().to(device), list[np.ndarray]()
     for batch in batches:
         batch = batch.to(device)
@@ -58,8 +60,8 @@ def evaluate(
         samples.update(batch.counted.float())
         for name, value in task.loss(prediction, batch).items():
             terms.setdefault(name, MeanMetric().to(device)).update(value, counted)
-        if by_action:
-            _update_actions(actions, task, prediction, batch)
+        if by_part:
+            _update_parts(parts, task, prediction, batch)
         if len(pictures) < previews:
             pictures += task.previews(prediction, batch, previews - len(pictures))
         advance(len(batch))
@@ -67,7 +69,7 @@ def evaluate(
     values |= {name: float(value) for name, value in metrics.compute().items()}
     if not np.isfinite(values["mpjpe_mm"]):
         raise ValueError("no validation sample has a labelled root joint, so nothing can be measured")
-    return Scores(values, int(samples.compute()), _scores_by_action(actions), pictures)
+    return Scores(values, int(samples.compute()), _scores_by_part(parts), pictures)
 
 
 def mean_pose(batches: Iterable[PoseBatch], skeleton: Skeleton, *, advance: Advance = lambda samples: None) -> Tensor:
@@ -94,22 +96,39 @@ def score_mean_pose(pose_m: Tensor, batches: Iterable[PoseBatch], skeleton: Skel
     return float(metrics.compute()["mpjpe_mm"])
 
 
-def _update_actions(
-    actions: dict[str, PoseMetrics], task: LiftingTask, prediction: PosePrediction, batch: PoseBatch
+class _Part:
+    """Some of the samples."""
+
+    def __init__(self, task: LiftingTask, device: torch.device) -> None:
+        self.metrics, self.samples = task.metrics().to(device), SumMetric().to(device)
+
+    def values(self) -> dict[str, float]:
+        """The summary figures; those by joint are left to the whole."""
+        scores = {name: float(value) for name, value in self.metrics.compute().items() if "/" not in name}
+        return scores | {"samples": int(self.samples.compute())}
+
+
+def _update_parts(
+    parts: dict[str, dict[str, _Part]], task: LiftingTask, prediction: PosePrediction, batch: PoseBatch
 ) -> None:
     assert batch.joints_cam_m is not None and batch.joint_mask is not None
-    for action in sorted(set(batch.actions)):
-        rows = torch.tensor([name == action for name in batch.actions], device=batch.counted.device)
-        part = replace(
-            batch, counted=batch.counted[rows], joints_cam_m=batch.joints_cam_m[rows], joint_mask=batch.joint_mask[rows]
-        )
-        metric = actions.setdefault(action, task.metrics().to(rows.device))
-        metric.update(PosePrediction(prediction.joints_rel_m[rows], prediction.root_cam_m[rows]), part)
+    truth = batch.joints_cam_m.where(batch.joint_mask[..., None], torch.nan).cpu().numpy()
+    found = {"action": np.array(batch.actions)}
+    for question, (names, group_of) in GROUPS.items() if "left_hip" in task.skeleton.points else ():
+        found[question] = np.array([*names, ""])[group_of(truth, task.skeleton)]  # the last: cannot be told
+    for kind, names_of in found.items():
+        for name in sorted(set(names_of.tolist()) - {""}):
+            rows = torch.from_numpy(names_of == name).to(batch.counted.device)
+            some = replace(
+                batch,
+                counted=batch.counted[rows],
+                joints_cam_m=batch.joints_cam_m[rows],
+                joint_mask=batch.joint_mask[rows],
+            )
+            part = parts.setdefault(kind, {}).setdefault(name, _Part(task, rows.device))
+            part.metrics.update(PosePrediction(prediction.joints_rel_m[rows], prediction.root_cam_m[rows]), some)
+            part.samples.update(some.counted.float())
 
 
-def _scores_by_action(actions: dict[str, PoseMetrics]) -> dict[str, dict[str, float]]:
-    """The summary figures of each action; those by joint are left to the whole."""
-    return {
-        action: {name: float(value) for name, value in metric.compute().items() if "/" not in name}
-        for action, metric in sorted(actions.items())
-    }
+def _scores_by_part(parts: dict[str, dict[str, _Part]]) -> dict[str, dict[str, dict[str, float]]]:
+    return {kind: {name: part.values() for name, part in sorted(found.items())} for kind, found in parts.items()}

@@ -153,7 +153,7 @@ class TrainingModule(lightning.LightningModule):
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},  # biases and norms
         ]
-        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
+        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=config.strategy != "fsdp")
         total, warm_up = self.total_steps, min(config.warmup_steps, self.total_steps // 10)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_up_cosine(step, warm_up, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
