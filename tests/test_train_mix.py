@@ -50,9 +50,9 @@ def mix_of(roots: dict[str, Path], h36m: float = 0.4, other: float = 0.6) -> tup
 def settings(roots: dict[str, Path], tmp_path: Path, **changes) -> TrainConfig:
     """7 batches an epoch, 3 batches a step."""
     values = {
-        "mix": mix_of(roots), "model_type": "cnn", "model_size": "tiny", "batch_size": 4, "gradient_accumulation_steps": 3, "epochs": 2,
-        "warmup_steps": 2, "log_dir": tmp_path / "logs", "cache_dir": tmp_path / "cache", "num_workers": 0,
-        "device": "cpu",
+        "mix": mix_of(roots), "model_type": "cnn", "model_size": "tiny", "batch_size": 4,
+        "gradient_accumulation_steps": 3, "epochs": 2, "warmup_steps": 2,
+        "log_dir": tmp_path / "logs", "cache_dir": tmp_path / "cache", "num_workers": 0, "device": "cpu",
     }  # fmt: skip
     return TrainConfig(**(values | changes))
 
@@ -89,8 +89,9 @@ def test_a_run_on_a_mix_killed_in_mid_epoch_goes_on_with_the_same_batches(roots,
     script.write_text(IN_A_PROCESS)
     checkpoints = tmp_path / "logs/cut/checkpoints"
     command = [
-        sys.executable, str(script), "--mix", *config.mix, "--model-size", "tiny", "--batch-size", "4",
-        "--accumulate", "3", "--epochs", "4", "--warmup-steps", "2", "--workers", "1", "--device", "cpu",
+        sys.executable, str(script), "--mix", *config.mix, "--model-type", "cnn", "--model-size", "tiny",
+        "--batch-size", "4", "--accumulate", "3", "--epochs", "4", "--warmup-steps", "2", "--workers", "1",
+        "--device", "cpu",
         "--checkpoint-interval", "1", "--eval-interval", "1000", "--log-dir", str(tmp_path / "logs"), "--exp", "cut",
     ]  # fmt: skip
     process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
