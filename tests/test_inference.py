@@ -12,11 +12,16 @@ import torch
 from PIL import Image
 
 from humanpose3d.camera import Camera, camera_to_pixel
+from humanpose3d.dataset.keypoint_batches import KeypointDecoder
 from humanpose3d.inference import infer
 from humanpose3d.model_config import model_config
 from humanpose3d.models import build_model
-from humanpose3d.models.checkpoint import save_model
+from humanpose3d.models.checkpoint import PACKAGED, load_model, save_model
+from humanpose3d.reports import StageReport
+from humanpose3d.sample import PoseSample
 from humanpose3d.skeletons import H36M_17
+from humanpose3d.sources import mocap
+from humanpose3d.studio.mocap import write_mocap
 
 PICTURES = ("original.jpg", "2d_overlay.jpg", "depth.png", "3d_pose.png", "combined_viz.png")
 
@@ -54,6 +59,38 @@ def request_(photos: Path, tmp_path: Path, checkpoint: Path, tiny_pose_model: st
 
 def result_of(folder: Path, stem: str) -> tuple[np.ndarray, dict[str, Any]]:
     return np.load(folder / f"{stem}_pred_joints3d.npy"), json.loads((folder / f"{stem}.json").read_text())
+
+
+def test_without_a_checkpoint_the_packages_own_lifter_answers(request_: dict) -> None:
+    del request_["checkpoint_path"]
+    report = infer(**request_ | {"no_depth": True})
+    _, written = result_of(request_["output_folder"], "a")
+    assert report.facts["model"]["checkpoint"] == "lifter" and len(written["model"]["sha256"]) == 64
+    assert written["model"]["joint_definitions"] == "human36m"
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_the_packages_own_lifters_know_people_they_never_saw(name: str, tmp_path: Path) -> None:
+    write_mocap(tmp_path, subjects=["S950"], frames_per_take=6)
+    frames = list(mocap.read_frames(Path(), tmp_path, ("S950",), cameras=3, told=StageReport("test")))
+    samples = [
+        PoseSample(
+            key=frame.key, image_size_wh=frame.image_size_wh, camera=frame.camera, keypoint_skeleton="coco_17",
+            keypoints_px=frame.keypoint_track.points[frame.track_row, :, :2],
+            keypoint_score=frame.keypoint_track.points[frame.track_row, :, 2],
+        )
+        for frame in frames
+    ]  # fmt: skip
+    with torch.inference_mode():
+        prediction = load_model(name).model(KeypointDecoder("h36m_17", "coco_17")(samples))
+    truth_m = np.stack([frame.joints_cam_m for frame in frames])
+    error_m = np.linalg.norm(prediction.joints_rel_m.numpy() - (truth_m - truth_m[:, :1]), axis=-1)
+    assert error_m.mean() < 0.07
+    told_m = prediction.log_error_m.exp().numpy()
+    assert 0.3 < told_m.mean() / error_m.mean() < 3.0
+    assert np.corrcoef(told_m.mean(1), error_m.mean(1))[0, 1] > 0.2, "it does not know where it errs"
+    root_error_m = np.linalg.norm(prediction.root_cam_m.numpy() - truth_m[:, 0], axis=-1)
+    assert np.median(root_error_m / truth_m[:, 0, 2]) < 0.12
 
 
 def test_every_person_of_every_image_comes_out_in_metres(request_: dict) -> None:

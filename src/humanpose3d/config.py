@@ -336,7 +336,7 @@ class TrainConfig(Command):
     resume: str | None = None
     """Go on: a checkpoint, a run's folder or a run's name in --log-dir. Bare --resume: the newest run."""
     checkpoint: Path | None = None
-    """Checkpoint to evaluate, or to start the weights from."""
+    """Checkpoint to evaluate, or to start the weights from: a file, or one that comes with the package (lifter)."""
     evaluate: bool = False
     """Only measure --checkpoint on the validation chunks."""
     protocol: str | None = None
@@ -361,11 +361,12 @@ class TrainConfig(Command):
 class InferConfig(Command):
     """A folder of images -> 3D poses (.npy, .json) and, with --visualize, pictures.
 
-    Example: infer.py --checkpoint_path logs/RUN/checkpoints/best_model.pth --input_folder photos --visualize
+    Example: infer.py --input_folder photos --visualize
     """
 
-    checkpoint_path: Path
-    """A checkpoint of main.py."""
+    checkpoint_path: Path = Path("lifter")
+    """A checkpoint of main.py (LOG_DIR/RUN/checkpoints/best_model.pth), or the name of one that comes with the package:
+    lifter."""
     input_folder: Path
     """Images, also in subfolders."""
     output_folder: Path = Path("./inference_results")

@@ -57,8 +57,8 @@ class Result:
 
 def infer(
     *,
-    checkpoint_path: str | Path,
     input_folder: Path,
+    checkpoint_path: str | Path = "lifter",
     output_folder: Path = Path("./inference_results"),
     model_type: str | None = None,
     yolo_model_path: str = "yolo11x-pose",

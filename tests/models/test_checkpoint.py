@@ -58,7 +58,14 @@ def test_a_stripped_checkpoint_is_the_network_alone_at_half_the_bytes(tmp_path: 
     state = {f"model.{name}": value for name, value in model.state_dict().items()}
     state |= {f"mean_model.{name}": value for name, value in mean.state_dict().items()}
     path, batch = tmp_path / "last.pth", random_batch(1)
-    torch.save({"state_dict": state, "optimizer_states": [state], ENTRY: describe(config, '{"epochs": 3}')}, path)
+    torch.save(
+        {
+            "state_dict": state,
+            "optimizer_states": [state],
+            ENTRY: describe(config, '{"epochs": 3, "log_dir": "/home/me"}'),
+        },
+        path,
+    )
     exact, small = tmp_path / "exact.pt", tmp_path / "new" / "small.pt"
     strip_checkpoint(path, exact, half=False)
     assert strip_checkpoint(path, small) < 0.6 * exact.stat().st_size

@@ -23,7 +23,8 @@ from humanpose3d.models import build_model
 ENTRY = "humanpose3d"
 FORMAT = "humanpose3d-checkpoint"
 VERSION = "1"  # raised when a reader of the old one would misread the new
-PACKAGED: tuple[str, ...] = ()  # checkpoints that come with the package, by name
+PACKAGED = ("lifter",)  # checkpoints that come with the package, by name
+OF_A_MACHINE = ("config", "log_dir", "cache_dir", "chunks_dir", "val_dir")  # settings that name places on it
 PREFIX = "model."  # of the network's weights among a lightning module's
 MEAN_PREFIX = "mean_model."  # of their running mean, where training kept one: then that is the network
 
@@ -104,13 +105,17 @@ def strip_checkpoint(checkpoint: str | Path, out: Path, *, half: bool = True) ->
     if out.exists():
         raise FileExistsError(f"{out} is there already; give another name, or remove it")
     make_folder(out.parent)
-    save_model(out, loaded.model, loaded.config, json.dumps(loaded.meta["train_config"], sort_keys=True), half=half)
+    settings = {name: value for name, value in loaded.meta["train_config"].items() if name not in OF_A_MACHINE}
+    save_model(out, loaded.model, loaded.config, json.dumps(settings, sort_keys=True), half=half)
     return out.stat().st_size
 
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint; main.py writes them to LOG_DIR/RUN/checkpoints")
+        raise FileNotFoundError(
+            f"{path}: no such checkpoint; main.py writes them to LOG_DIR/RUN/checkpoints, and these "
+            f"come with the package: {', '.join(PACKAGED)}"
+        )
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:  # torch's own text tells how to run the code in it
