@@ -36,5 +36,5 @@ train() { # name, steps, further flags
         --device cpu --devices 2 --num-workers 1 --epochs 1000 --max-steps "$2" "${@:3}" "${go[@]}"
     "$python" -m humanpose3d strip "logs/$1/checkpoints/best_model.pth" "$1.pt"
 }
-train lifter 7000
-train lifter_window27 4500 --window 27
+train lifter 6000
+train lifter_window27 4000 --window 27

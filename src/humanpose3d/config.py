@@ -249,6 +249,8 @@ class AugmentationConfig:
     """lifter, exact keypoints without a depth map: chance that depths around the joints are made up from the labels."""
     keypoint_noise: Range = (0.0, 1.5)
     """lifter, exact keypoints: strength of a detector's errors in them, uniform; 1 is a real YOLO's."""
+    hidden_scores: Share = 0.6
+    """lifter, exact keypoints: chance that the confidences tell which joints the body itself hides, as YOLO's do."""
 
 
 @dataclass(frozen=True, kw_only=True)

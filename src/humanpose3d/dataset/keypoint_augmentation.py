@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from humanpose3d.config import AugmentationConfig
+from humanpose3d.dataset.keypoint_hiding import hidden_keypoints
 from humanpose3d.dataset.keypoint_noise import NoiseDraws, add_noise
 from humanpose3d.skeletons import Skeleton
 
@@ -42,7 +43,7 @@ class Draws(NamedTuple):
     noise: NoiseDraws
 
 
-CHANGES = 9  # flip, roll, pitch, yaw, distance, strength of the noise, depth dropped, depth imagined, spare
+CHANGES = 9  # flip, roll, pitch, yaw, distance, strength of the noise, depth dropped, depth imagined, hidden told
 
 
 def draw(rng: np.random.Generator, frames: int, joints: int) -> tuple[np.ndarray, np.ndarray]:
@@ -65,7 +66,7 @@ def augment(
     people: People, draws: Draws, config: AugmentationConfig, skeleton: Skeleton, keypoints: Skeleton
 ) -> People:
     """People after random changes: the camera rolled, turned, moved; mirrored; the errors of networks; cues lost."""
-    flip, roll, pitch, yaw, distance, strength, drop_depth, imagine, _ = draws.uniform.T
+    flip, roll, pitch, yaw, distance, strength, drop_depth, imagine, told = draws.uniform.T
     turn_rad = np.radians(config.camera_turn_deg)
     people = move_camera(people, _uniform(distance, *config.camera_distance), skeleton)
     people = imagine_depth(people, draws.depth, imagine < config.imagined_depth)
@@ -78,15 +79,26 @@ def augment(
         ),
     )
     people = mirror(people, flip < config.flip, skeleton, keypoints)
-    people = with_noise(people, draws.noise, _uniform(strength, *config.keypoint_noise), keypoints)
+    hidden = hidden_by_themselves(people, told < config.hidden_scores, skeleton, keypoints)
+    people = with_noise(people, draws.noise, _uniform(strength, *config.keypoint_noise), keypoints, hidden)
     return drop_cues(people, drop_depth < config.drop_depth, draws.drop < config.drop_keypoint)
 
 
-def with_noise(people: People, draws: NoiseDraws, strength: np.ndarray, keypoints: Skeleton) -> People:
+def with_noise(
+    people: People, draws: NoiseDraws, strength: np.ndarray, keypoints: Skeleton, hidden: np.ndarray | None = None
+) -> People:
     """A detector's errors where the keypoints are exact; those that a network found have their own."""
     strength = np.where(people.projected, strength, 0.0)
-    rays, score = add_noise(people.rays, people.score, keypoints.name, draws, strength=strength, frame_s=people.frame_s)
+    rays, score = add_noise(
+        people.rays, people.score, keypoints.name, draws, strength=strength, frame_s=people.frame_s, hidden=hidden
+    )
     return replace(people, rays=rays, score=score)
+
+
+def hidden_by_themselves(people: People, chosen: np.ndarray, skeleton: Skeleton, keypoints: Skeleton) -> np.ndarray:
+    """bool [B Jin]: keypoints of the own frame that the body hides, of those `chosen` [B]."""
+    own = people.rays[:, people.rays.shape[1] // 2]
+    return chosen[:, None] & hidden_keypoints(own, nearest_z(people), people.joints_m, skeleton, keypoints)
 
 
 def turn_camera(people: People, rotation: np.ndarray) -> People:

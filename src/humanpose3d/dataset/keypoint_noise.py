@@ -62,6 +62,10 @@ class DetectorNoise:
     """Confidence of an unsure joint, uniform. It overlaps with the sure ones: so do YOLO's."""
     lost_score: tuple[float, float] = (0.02, 0.3)
     """Confidence of a lost joint, uniform."""
+    hidden_factor: float = 3.0
+    """Jitter of a joint that the body itself hides, and that is known to be so, against that of one well seen."""
+    hidden_score: tuple[float, float] = (0.15, 0.85)
+    """Its confidence, uniform. YOLO's of a far ear or arm, or of a nose from behind, is mostly 0.2 to 0.8."""
     memory_s: float = 0.4
     """Time after which errors of a video's frames have forgotten 63 % of what they were."""
     slow: float = 0.8
@@ -96,20 +100,27 @@ def add_noise(
     strength: np.ndarray,
     frame_s: np.ndarray,
     noise: DetectorNoise = DETECTOR,
+    hidden: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Exact keypoints [B T J 2] of any unit and their scores [B T J] -> the same as a detector would have found them.
 
     The middle frame says how large a person is. strength [B]: scales errors and their chances; 0 changes nothing.
-    frame_s [B]: seconds between frames, for what they remember of one another. Missing joints (NaN) stay missing.
+    frame_s [B]: seconds between frames, for what they remember of one another. hidden: bool [B J], those of which the
+    confidence tells that the body hides them. Missing joints (NaN) stay missing.
     """
     table = _table(noise, skeleton)
     strength = strength.astype(np.float32)[:, None]
     lost = draws.chance < strength * noise.lost
     unsure = draws.chance < strength * (noise.lost + table.unsure)
     jitter = np.where(unsure, noise.unsure_factor * table.jitter, table.jitter)
+    if hidden is not None:
+        jitter = np.where(hidden & ~unsure, noise.hidden_factor * table.jitter, jitter)
     jitter = strength * np.where(lost, np.float32(noise.lost_jitter), jitter)  # [B J]
     sure_score = 1.0 - (1.0 - noise.sure_score) * draws.level**6 * np.minimum(strength, 1.0)
     factor = np.where(unsure, _between(noise.unsure_score, draws.level), sure_score)
+    if hidden is not None:
+        told = 1.0 - (1.0 - _between(noise.hidden_score, draws.level)) * np.minimum(strength, 1.0)
+        factor = np.where(hidden, told, factor)
     factor = np.where(lost, _between(noise.lost_score, draws.level), factor)
     size = person_size(points[:, points.shape[1] // 2])
     error = _errors(draws, noise, frame_s)
