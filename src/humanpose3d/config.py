@@ -338,7 +338,8 @@ class TrainConfig(Command):
     resume: str | None = None
     """Go on: a checkpoint, a run's folder or a run's name in --log-dir. Bare --resume: the newest run."""
     checkpoint: Path | None = None
-    """Checkpoint to evaluate, or to start the weights from: a file, or one that comes with the package (lifter)."""
+    """Checkpoint to evaluate, or to start the weights from: a file, or one that comes with the package (lifter,
+    lifter_window27)."""
     evaluate: bool = False
     """Only measure --checkpoint on the validation chunks."""
     protocol: str | None = None
@@ -368,7 +369,7 @@ class InferConfig(Command):
 
     checkpoint_path: Path = Path("lifter")
     """A checkpoint of main.py (LOG_DIR/RUN/checkpoints/best_model.pth), or the name of one that comes with the package:
-    lifter."""
+    lifter, lifter_window27."""
     input_folder: Path
     """Images, also in subfolders."""
     output_folder: Path = Path("./inference_results")

@@ -23,7 +23,7 @@ from humanpose3d.models import build_model
 ENTRY = "humanpose3d"
 FORMAT = "humanpose3d-checkpoint"
 VERSION = "1"  # raised when a reader of the old one would misread the new
-PACKAGED = ("lifter",)  # checkpoints that come with the package, by name
+PACKAGED = ("lifter", "lifter_window27")  # checkpoints that come with the package, by name
 OF_A_MACHINE = ("config", "log_dir", "cache_dir", "chunks_dir", "val_dir")  # settings that name places on it
 PREFIX = "model."  # of the network's weights among a lightning module's
 MEAN_PREFIX = "mean_model."  # of their running mean, where training kept one: then that is the network
