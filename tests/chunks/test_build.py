@@ -460,7 +460,7 @@ def test_motion_needs_neither_pictures_nor_sidecars(motion: Path, tmp_path: Path
 def test_samples_of_motion_hold_keypoints_of_their_own_and_the_whole_virtual_image(
     motion: Path, tmp_path: Path
 ) -> None:
-    build_motion(motion, tmp_path / "out")
+    build_motion(motion, tmp_path / "out", bodies="recorded")  # others have hips and shoulders marked beside the joints
     of_label, of_keypoints = shared_joints(H36M_17, COCO_17)
     for sample in samples_in(tmp_path / "out", tmp_path):
         assert sample.image is None and sample.depth_m is None and not sample.synthetic
