@@ -401,7 +401,7 @@ class InferConfig(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class StripConfig(Command):
-    """A training's checkpoint -> the network alone, for others to use: a tenth of the size.
+    """A training's checkpoint -> the network alone, for others to use: an eighth of the size.
 
     Example: humanpose3d strip logs/RUN/checkpoints/best_model.pth lifter.pt
     """
