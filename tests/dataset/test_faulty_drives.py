@@ -66,9 +66,7 @@ def proxy(request, chunk_set, tmp_path, monkeypatch) -> Iterator[FaultyProxy]:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_epoch_through_all_faults_has_the_batches_of_a_local_one(
-    proxy, chunk_set, tmp_path, workers, monkeypatch
-):
+def test_an_epoch_through_all_faults_has_the_batches_of_a_local_one(proxy, chunk_set, tmp_path, workers, monkeypatch):
     # One unlucky range may meet all of them: it is asked for once more often than there are faults.
     monkeypatch.setattr(rclone, "OUTAGE_DELAYS_S", (0.05, 0.1) + (0.2,) * 12)
     source = loader("drive:bucket", tmp_path / "cache", workers)
