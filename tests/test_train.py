@@ -220,6 +220,31 @@ def test_a_lifter_reads_depth_maps_and_windows_only_where_chunks_have_them(root,
         train_model(settings(motion, tmp_path, model_type="cnn", window=27))
 
 
+def test_chunks_without_pictures_are_not_for_a_network_that_looks_at_them(motion, tmp_path):
+    with pytest.raises(ValueError, match=r"has no pictures, and the cnn looks at them; .*--model-type lifter"):
+        train_model(settings(motion, tmp_path, model_type="cnn"))
+
+
+def test_chunks_without_depth_are_told_of_to_a_network_that_sees_it(root, tmp_path, small_views, capfd):
+    bare, rng = tmp_path / "bare", np.random.default_rng(0)
+    for part, size, subjects in (("train", 8, ("S1",)), ("test", 4, ("S9",))):
+        samples = [replace(sample, depth_m=None) for sample in random_samples(rng, size, subjects)]
+        write_set(bare / part, samples, chunk_size=4, prefix=part)
+    train_model(settings(bare, tmp_path, max_steps=1))
+    assert "has no depth maps: the model sees none" in capfd.readouterr().err
+
+
+def test_a_lifter_with_a_backbone_is_trained_on_pictures(root, tmp_path, small_views):
+    changes = {"model_type": "lifter", "image_backbone": "mobilenetv3_small_050", "max_steps": 2}
+    trained = train_model(settings(root, tmp_path, exp="pictures", **changes))
+    best = trained.facts["best_checkpoint"]
+    assert load_model(best).config.needs == ("image", "depth_m")
+    report = train_model(settings(root, tmp_path, evaluate=True, checkpoint=best))
+    assert report.facts["mpjpe_mm"] == pytest.approx(trained.facts["best_mpjpe_mm"], rel=1e-4)
+    with pytest.raises(ValueError, match="--image-backbone is the lifter's"):
+        train_model(settings(root, tmp_path, image_backbone="resnet18", model_type="cnn"))
+
+
 # Dropout and batch statistics are each process's own: a network without them must give the same on one and on two.
 IN_TWO_PROCESSES = """
 import sys

@@ -274,17 +274,19 @@ class TrainConfig(Command):
     val_dir: str | None = None
     """Folder or remote:path of validation chunks, where ROOT has none."""
     model_type: Literal["cnn", "transformer", "lifter"] = "lifter"
-    """Which network; the lifter reads keypoints (and depth) and no pictures."""
+    """Which network; the lifter reads keypoints (and depth), and no pictures unless --image-backbone says so."""
     model_size: Literal["tiny", "small", "base"] = "base"
     """Preset of architecture numbers (model_config.py); tiny trains on a CPU."""
     pretrained: bool = False
-    """Transformer: start from timm's ImageNet weights (downloaded by timm)."""
+    """transformer, and lifter with --image-backbone: start from timm's ImageNet weights (downloaded by timm)."""
     target: Literal["root_relative", "absolute"] = "root_relative"
     """What the joint losses compare: root at the origin, or positions in the camera frame."""
     use_depth: bool = True
     """False: the model never sees depth maps."""
     window: Literal[1, 27, 81] = 1
     """lifter: frames of 2D keypoints it sees, from chunks made with at least so many (the chunker's --window)."""
+    image_backbone: str = ""
+    """lifter: timm's name of a small network whose features are read at the keypoints, mobilenetv3_small_050 say."""
     epochs: Count = 50
     """Passes over the training chunks."""
     max_steps: int = -1

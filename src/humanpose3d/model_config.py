@@ -125,7 +125,9 @@ class LifterConfig(ModelConfig):
 
     model_type: Literal["lifter"] = "lifter"
     input_size: Count = 256
-    """Of no meaning here: rays are read, and no picture."""
+    """Side of the square view, px, where there is an image backbone; else of no meaning: rays are read, no picture."""
+    image_backbone: str = ""
+    """timm's name of a small network whose features are read at the keypoints; "" for none."""
     width: Count
     """Length of a token."""
     heads: Count
@@ -142,9 +144,10 @@ class LifterConfig(ModelConfig):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Fields of a sample that the reader has to decode, beside its metadata; never the picture."""
+        """Fields of a sample that the reader has to decode, beside its metadata."""
+        image = ("image",) if self.image_backbone else ()
         depth = ("depth_m",) if self.use_depth else ()
-        return (*depth, "keypoint_window") if self.window > 1 else depth
+        return (*image, *depth, *(("keypoint_window",) if self.window > 1 else ()))
 
 
 PRESETS: dict[tuple[str, str], ModelConfig] = {

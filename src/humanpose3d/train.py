@@ -352,6 +352,9 @@ def _model(start: _Start, store: Store) -> tuple[nn.Module, ModelConfig]:
         )
     if config.window > 1 and config.model_type != "lifter":
         raise ValueError(f"--window {config.window}: a {config.model_type} sees one frame; take --model-type lifter")
+    if config.image_backbone and config.model_type != "lifter":
+        raise ValueError(f"--image-backbone is the lifter's; a {config.model_type} has its own network for pictures")
+    changes = {"image_backbone": config.image_backbone} if config.image_backbone else {}
     architecture = model_config(
         config.model_type,
         config.model_size,
@@ -359,6 +362,7 @@ def _model(start: _Start, store: Store) -> tuple[nn.Module, ModelConfig]:
         window=config.window,
         skeleton=labels.skeleton,
         keypoint_skeleton=labels.keypoint_skeleton,
+        **changes,
     )
     torch.manual_seed(config.random_seed)
     return build_model(architecture, pretrained=config.pretrained), architecture
@@ -390,7 +394,7 @@ def _labels(config: TrainConfig, store: Store, chunks: tuple[int, ...], model: M
 def _dataset(
     config: TrainConfig, store: Store, chunks: tuple[int, ...], model: ModelConfig, **options: Any
 ) -> StreamingChunkedDataset:
-    """ValueError where the chunks speak other skeletons than the model."""
+    """ValueError where the chunks speak other skeletons than the model, or have no pictures for it."""
     dataset = StreamingChunkedDataset(
         store,
         chunks=chunks,
@@ -406,7 +410,21 @@ def _dataset(
         if found != wanted:
             where = f"{dataset.name}: {store.location}" if dataset.name else store.location
             raise ValueError(f"{where} has {what} in skeleton {found}, the model is made for {wanted}")
+    if "image" in dataset.fields:
+        _look_for_pictures(dataset, store, model)
     return dataset
+
+
+def _look_for_pictures(dataset: StreamingChunkedDataset, store: Store, model: ModelConfig) -> None:
+    """ValueError where the first sample has none; a word where a model that sees depth finds no map."""
+    first = dataset[0, 0]
+    if first.image is None:
+        raise ValueError(
+            f"{store.location} has no pictures, and the {model.model_type} looks at them; make the chunks from images, "
+            "or train a lifter on keypoints alone (--model-type lifter)"
+        )
+    if model.use_depth and first.depth_m is None and is_first_process():
+        print(f"{store.location} has no depth maps: the model sees none (as with --no-use-depth)", file=sys.stderr)
 
 
 def _training_loader(

@@ -10,8 +10,10 @@ import torch
 from tests.batches import random_batch
 from torch import nn
 
+from humanpose3d.dataset.keypoint_batches import depth_around
 from humanpose3d.model_config import model_config
 from humanpose3d.models import build_model
+from humanpose3d.models.joint_features import depths_at_keypoints
 from humanpose3d.models.lifter import KeypointLifter, keypoint_rays, look_along, time_waves, turn, turn_onto_person
 from humanpose3d.rotations import axis_angle_to_matrix
 from humanpose3d.sample import PoseBatch
@@ -203,3 +205,52 @@ def test_the_same_second_looks_the_same_at_any_frame_rate():
 def test_an_even_window_has_no_middle():
     with pytest.raises(ValueError, match="odd"):
         lifter(window=8)
+
+
+def picture_batch() -> PoseBatch:
+    return replace(random_batch(3, input_size=64), keypoint_depth_m=None, keypoint_depth_mask=None)
+
+
+def test_with_a_backbone_it_looks_at_the_picture_at_the_keypoints():
+    model, batch = lifter(image_backbone="mobilenetv3_small_050", input_size=64), picture_batch()
+    assert model.config.needs == ("image", "depth_m")
+    before = model(batch)
+    assert before.joints_rel_m.shape == (3, 17, 3)
+    other = model(replace(batch, image=255 - batch.image))
+    assert not close(before.joints_rel_m, other.joints_rel_m)
+    loss = model.train()(batch).joints_cam_m.square().sum()
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in model.image.backbone.blocks[0].parameters())
+
+
+def test_a_keypoint_off_the_picture_or_missing_is_no_trouble_for_the_backbone():
+    model, batch = lifter(image_backbone="mobilenetv3_small_050", input_size=64), picture_batch()
+    points = batch.keypoints_px.clone()
+    points[0, 3] = torch.tensor([-500.0, 9000.0])
+    mask = batch.keypoint_mask.clone()
+    mask[0, 4:] = False
+    answer = model(replace(batch, keypoints_px=points, keypoint_mask=mask))
+    assert answer.joints_cam_m.isfinite().all()
+
+
+def test_a_backbone_that_is_none_is_named():
+    with pytest.raises(ValueError, match="timm has no network 'resnet_18'"):
+        lifter(image_backbone="resnet_18")
+    with pytest.raises(ValueError, match="do not go together"):
+        lifter(image_backbone="resnet18", window=27)
+
+
+def test_depths_on_the_device_are_those_the_reader_takes_from_a_map():
+    generator = np.random.default_rng(0)
+    depth_m = generator.uniform(1.0, 4.0, (48, 48)).astype(np.float32)
+    depth_m[generator.random((48, 48)) < 0.3] = 0.0
+    points_px = generator.uniform(-10.0, 106.0, (17, 2)).astype(np.float32)
+    known = np.ones(17, bool)
+    known[5] = False
+    masked_px = np.where(known[:, None], points_px, np.nan).astype(np.float32)
+    expected = depth_around(depth_m, masked_px, (96, 96))
+    found, is_there = depths_at_keypoints(
+        torch.from_numpy(depth_m)[None, None], torch.from_numpy(points_px)[None], torch.from_numpy(known)[None], 96
+    )
+    assert (is_there[0].numpy() == np.isfinite(expected).all(-1)).all() and is_there.sum() > 8
+    np.testing.assert_allclose(found[0].numpy(), np.nan_to_num(expected), atol=1e-6)

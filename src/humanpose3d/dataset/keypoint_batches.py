@@ -18,12 +18,11 @@ from humanpose3d.dataset.collator import DEFAULT_FOV_DEG
 from humanpose3d.dataset.decoding import StoredSample, is_pinning
 from humanpose3d.dataset.keypoint_augmentation import CHANGES, People, augment, draw, sort_draws, with_noise
 from humanpose3d.dataset.keypoint_noise import person_size
+from humanpose3d.models.joint_features import PATCH, PATCH_STEP
 from humanpose3d.sample import PoseBatch, PoseSample
 from humanpose3d.skeletons import get_skeleton
 
 VIEW_PX = 256.0  # rays are handed on as pixels of a square camera with this focal length
-PATCH = np.array([(x, y) for y in (-1.0, 0.0, 1.0) for x in (-1.0, 0.0, 1.0)])  # where depth is read around a joint,
-PATCH_STEP = 0.02  # in shares of the person's size: about the radius of a wrist
 
 
 @dataclass
@@ -225,7 +224,7 @@ def depth_around(depth_m: np.ndarray, points_px: np.ndarray, image_size_wh: tupl
     """
     height, width = depth_m.shape
     scale = np.array([width, height]) / np.array(image_size_wh)
-    points = points_px[:, None] + PATCH_STEP * float(person_size(points_px)) * PATCH  # [J P 2]
+    points = points_px[:, None] + PATCH_STEP * float(person_size(points_px)) * np.array(PATCH)  # [J P 2]
     cells = np.floor((np.nan_to_num(points, nan=-1e6) + 0.5) * scale).clip(-1, [width, height]).astype(np.int64)
     inside = ((cells >= 0) & (cells < [width, height])).all(-1)
     found = np.where(inside, depth_m[cells[..., 1].clip(0, height - 1), cells[..., 0].clip(0, width - 1)], np.nan)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from humanpose3d.model_config import ModelConfig
+from humanpose3d.model_config import LifterConfig, ModelConfig, TransformerConfig
 from humanpose3d.models.cnn import CNNPoseEstimation
 from humanpose3d.models.common import PosePrediction
 from humanpose3d.models.lifter import KeypointLifter
@@ -35,6 +35,8 @@ def build_model(config: ModelConfig, *, pretrained: bool = False) -> nn.Module:
         raise ValueError(f"unknown model type '{config.model_type}'; known: {', '.join(MODELS)}")
     if not pretrained:
         return MODELS[config.model_type](config)
-    if config.model_type != "transformer":
+    if isinstance(config, LifterConfig) and config.image_backbone:
+        return KeypointLifter(config, pretrained=True)
+    if not isinstance(config, TransformerConfig):
         raise ValueError(f"there are no pretrained weights for the {config.model_type}; train without --pretrained")
-    return TransformerPoseEstimation(config, pretrained=True)  # type: ignore[arg-type]
+    return TransformerPoseEstimation(config, pretrained=True)

@@ -1,7 +1,8 @@
 """The keypoint lifter: one token a joint, seen by a virtual camera turned onto the person -> 3D joints and root.
 
-It never looks at a picture: 2D keypoints, metric depth around them where there is any, and the frames around where the
-model has a window. The numbers are `LifterConfig`'s.
+Of a picture it sees at most what a small network finds at the keypoints (`LifterConfig.image_backbone`), and by default
+nothing: 2D keypoints, metric depth around them where there is any, and the frames around where the model has a window.
+The numbers are `LifterConfig`'s.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from humanpose3d.model_config import LifterConfig
 from humanpose3d.models.common import CONFIDENT, DEPTH_JOINTS, PosePrediction
+from humanpose3d.models.joint_features import JointImageFeatures, depths_at_keypoints
 from humanpose3d.sample import PoseBatch
 from humanpose3d.skeletons import get_skeleton
 
@@ -52,16 +54,21 @@ class KeypointLifter(nn.Module):
     in one sequence a step takes twice the time.
     """
 
-    def __init__(self, config: LifterConfig) -> None:
+    def __init__(self, config: LifterConfig, *, pretrained: bool = False) -> None:
+        """pretrained: the image backbone starts from timm's ImageNet weights."""
         super().__init__()
         if config.window % 2 == 0:
             raise ValueError(f"a window of {config.window} frames has none in the middle; take an odd number")
+        if config.window > 1 and config.image_backbone:
+            raise ValueError(f"a window of {config.window} frames and an image backbone do not go together; take one")
         self.config = config
         inputs, skeleton = len(get_skeleton(config.keypoint_skeleton)), get_skeleton(config.skeleton)
         outputs, width = len(skeleton), config.width
         self.root_index = skeleton.root_index
         self.embed = JointTokens(inputs, width, use_depth=config.use_depth, range_m=config.depth_range_m)
         self.frames = FrameTokens(config, inputs) if config.window > 1 else None
+        backbone = config.image_backbone
+        self.image = JointImageFeatures(backbone, width, pretrained=pretrained) if backbone else None
         self.encoder = nn.ModuleList(_block(config) for _ in range(config.input_blocks))
         self.queries = nn.Parameter(0.02 * torch.randn(outputs + 1, width))  # of the output joints, and of the root
         self.bridge = Block(width, config.heads, config.expansion, config.dropout, crosses=True)
@@ -79,6 +86,8 @@ class KeypointLifter(nn.Module):
         view = turn_onto_person(batch, use_depth=self.config.use_depth)
         tokens, known = self.embed(view)  # [B Jin+1 D], bool [B Jin+1]
         bias = masking_bias(known)
+        if self.image is not None:
+            tokens = tokens + F.pad(self.image(batch), (0, 0, 0, 1))
         if self.frames is not None:
             tokens = self.frames(tokens, view, batch)
         for block in self.encoder:
@@ -134,14 +143,22 @@ def turn_onto_person(batch: PoseBatch, *, use_depth: bool) -> View:
     spread = square.sqrt().clamp(min=SMALLEST_SPREAD)[:, None]
     joints = (seen / spread[..., None]).where(known[..., None], 0.0)
     score = batch.keypoint_score.where(known, 0.0)
-    if not use_depth or batch.keypoint_depth_m is None or batch.keypoint_depth_mask is None:
+    measured, depth_known = _depths(batch) if use_depth else (None, None)
+    if measured is None or depth_known is None:
         nothing = torch.zeros_like(score)
         return View(to_camera, spread, joints, known, score, nothing, nothing, torch.zeros_like(known), nothing[:, 0])
-    depth_known = batch.keypoint_depth_mask & known
+    depth_known = depth_known & known
     # z along the real camera's axis -> along the virtual one's, on the same ray.
-    depth_m, depth_spread_m = (batch.keypoint_depth_m * turned[..., 2:]).where(depth_known[..., None], 0.0).unbind(-1)
+    depth_m, depth_spread_m = (measured * turned[..., 2:]).where(depth_known[..., None], 0.0).unbind(-1)
     person_m = _person_depth(depth_m, depth_known & confident, depth_known)
     return View(to_camera, spread, joints, known, score, depth_m, depth_spread_m, depth_known, person_m)
+
+
+def _depths(batch: PoseBatch) -> tuple[Tensor | None, Tensor | None]:
+    """([B Jin 2] metres and spread around the keypoints, bool [B Jin]), where the batch has them or a map of depths."""
+    if batch.keypoint_depth_m is not None or batch.depth_m is None or batch.image is None:
+        return batch.keypoint_depth_m, batch.keypoint_depth_mask
+    return depths_at_keypoints(batch.depth_m, batch.keypoints_px, batch.keypoint_mask, batch.image.shape[-1])
 
 
 def _person_depth(depth_m: Tensor, certain: Tensor, known: Tensor) -> Tensor:
