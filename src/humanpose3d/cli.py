@@ -20,12 +20,14 @@ from humanpose3d import config
 from humanpose3d.reports import StageReport
 
 ENVIRONMENT_PREFIX = "HUMANPOSE3D_"
+CASES = "configs/hourglass"  # where --case finds its presets
+RESUME = ("--resume", "-c", "--continue", "--continue-exp", "--continue_exp")
 C = TypeVar("C")
 
 
 def parse(command: type[C], args: Sequence[str], prog: str) -> C:
     """The command's settings. Later wins: defaults, --config YAML, HUMANPOSE3D_<FIELD>, command line."""
-    args = _with_bare_resume(args)
+    args = _with_bare_resume(_with_case(args))
     config_path = _config_path(args) or os.environ.get(ENVIRONMENT_PREFIX + "CONFIG")
     fields = {field.name for field in dataclasses.fields(command)}  # type: ignore[arg-type]
     # Everything becomes one command line, weakest first: the parser lets a later value override an earlier one.
@@ -220,12 +222,30 @@ def _config_path(args: Sequence[str]) -> str | None:
     return None
 
 
+def _with_case(args: Sequence[str]) -> list[str]:
+    """`--case N` is `--config configs/hourglass/caseN.yaml`, wherever the program is called from."""
+    result = list(args)
+    for position, argument in enumerate(args):
+        flag, joined, value = argument.partition("=")
+        if flag != "--case":
+            continue
+        number = value if joined else (args[position + 1] if position + 1 < len(args) else "")
+        places = (Path(sys.argv[0]).parent, Path(), *Path(__file__).parents[2:3])
+        found = [path for place in places if (path := place / CASES / f"case{number}.yaml").is_file()]
+        if not found or not number.isdigit():
+            raise ValueError(f"--case {number}: the study's cases are 1 to 8, {CASES}/case1.yaml to case8.yaml")
+        result[position : position + (1 if joined else 2)] = ["--config", str(found[0])]
+        break
+    return result
+
+
 def _with_bare_resume(args: Sequence[str]) -> list[str]:
-    """`--resume` alone means the newest run."""
+    """`--resume` alone, or one of its aliases, means the newest run."""
     result: list[str] = []
     for position, argument in enumerate(args):
         result.append(argument)
-        if argument == "--resume" and (position + 1 == len(args) or args[position + 1].startswith("-")):
+        is_last = position + 1 == len(args) or args[position + 1].startswith("-")
+        if is_last and argument in RESUME:
             result.append("latest")
     return result
 

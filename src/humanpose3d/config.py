@@ -86,7 +86,7 @@ class ChunkConfig(Command):
     """Folder or remote:path for the chunks."""
     dataset: str = "human36m"
     """Corpus: human36m, mpi_inf_3dhp, mpii, freihand, threedpw, mocap. The layout on disk is found by looking."""
-    images_path: Path | None = None
+    images_path: Annotated[Path | None, arg(aliases=["--image-path", "--data-root", "--mpi-dataset-root"])] = None
     """The corpus's images or videos. Default: data/<dataset>/images; for the corpora that come as one tree
     (mpi_inf_3dhp, freihand, threedpw) data/<dataset>."""
     processed_path: Path | None = None
@@ -273,8 +273,9 @@ class TrainConfig(Command):
     """Chunk numbers to validate on; none means all."""
     val_dir: str | None = None
     """Folder or remote:path of validation chunks, where ROOT has none."""
-    model_type: Literal["cnn", "transformer", "lifter"] = "lifter"
-    """Which network; the lifter reads keypoints (and depth), and no pictures unless --image-backbone says so."""
+    model_type: Literal["cnn", "transformer", "lifter", "hourglass"] = "lifter"
+    """Which network. cnn, transformer and lifter give 3D poses; the lifter reads keypoints (and depth), and no pictures
+    unless --image-backbone says so. hourglass finds 2D joints in pictures."""
     model_size: Literal["tiny", "small", "base"] = "base"
     """Preset of architecture numbers (model_config.py); tiny trains on a CPU."""
     pretrained: bool = False
@@ -287,18 +288,46 @@ class TrainConfig(Command):
     """lifter: frames of 2D keypoints it sees, from chunks made with at least so many (the chunker's --window)."""
     image_backbone: str = ""
     """lifter: timm's name of a small network whose features are read at the keypoints, mobilenetv3_small_050 say."""
+    arch: Literal["hg1", "hg2", "hg8"] | None = None
+    """hourglass: 1, 2 or 8 stacks of the published size (256 channels), whatever --model-size says."""
+    stacks: Count | None = None
+    """hourglass: how many, one after the other. None: the preset's, as all the following."""
+    depths: str = ""
+    """hourglass: how often each stack halves the side: DxN,DxN for N stacks of depth D, 2x3,3x3,4x2 say."""
+    channels: Count | None = None
+    """hourglass: of every feature map; 256 as published."""
+    residual_blocks: Annotated[int, Field(gt=0, le=4)] | None = None
+    """hourglass: bottlenecks wherever the network has one, 1 to 4."""
+    norm: Literal["batch", "instance"] | None = None
+    """hourglass: normalisation."""
+    block: Literal["residual", "conv_relu_norm"] | None = None
+    """hourglass: which bottleneck."""
+    input_size: Count | None = None
+    """hourglass: side of the square view, px; 256 as published. Heat maps have a quarter of it."""
+    heatmap_sigma: Annotated[float, Field(gt=0)] | None = None
+    """hourglass: width of a joint's Gaussian, cells of the heat map."""
     epochs: Count = 50
     """Passes over the training chunks."""
-    max_steps: int = -1
+    max_steps: Annotated[int, arg(aliases=["-m", "--max-iters"])] = -1
     """Optimizer steps after which training ends whatever --epochs says; -1 for no limit."""
-    batch_size: Count = 10
+    batch_size: Annotated[Count, arg(aliases=["--train-batch"])] = 10
     """Samples per step over all processes."""
+    val_batch_size: Annotated[Annotated[int, Field(ge=0)], arg(aliases=["--test-batch"])] = 0
+    """Samples at once in validation, over all processes; 0: as in training."""
     gradient_accumulation_steps: Annotated[Count, arg(aliases=["--accumulate"])] = 10
     """Batches per optimizer step."""
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    """AdamW's, at the top of the schedule."""
+    optimizer: Annotated[Literal["adamw", "adam", "rmsprop"], arg(aliases=["--optim"])] = "adamw"
+    """Which."""
+    learning_rate: Annotated[Annotated[float, Field(gt=0)], arg(aliases=["--lr"])] = 1e-3
+    """At the top of the schedule."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """AdamW's."""
+    """The optimizer's; not of biases and norms."""
+    schedule: tuple[int, ...] = ()
+    """Epochs at which the learning rate falls by --gamma, 150 175 200 say; none: a cosine after a warm-up."""
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Factor of the learning rate at each of --schedule."""
+    schedule_unit: Literal["epochs", "steps"] = "epochs"
+    """What --schedule counts."""
     warmup_steps: Annotated[int, Field(ge=0)] = 500
     """Optimizer steps of linear warm-up before the cosine; at most a tenth of all steps."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -335,11 +364,11 @@ class TrainConfig(Command):
     """Chunks are dealt to this many groups, so that a node reads only its share (part of the order)."""
     log_dir: Path = Path("./logs")
     """Runs live here, one folder each."""
-    exp: str | None = None
+    exp: Annotated[str | None, arg(aliases=["-e"])] = None
     """Name of the run's folder; the date and time without it."""
-    resume: str | None = None
+    resume: Annotated[str | None, arg(aliases=["-c", "--continue", "--continue-exp"])] = None
     """Go on: a checkpoint, a run's folder or a run's name in --log-dir. Bare --resume: the newest run."""
-    checkpoint: Path | None = None
+    checkpoint: Annotated[Path | None, arg(aliases=["--model-file"])] = None
     """Checkpoint to evaluate, or to start the weights from: a file, or one that comes with the package (lifter,
     lifter_window27)."""
     evaluate: bool = False
@@ -353,9 +382,14 @@ class TrainConfig(Command):
     checkpoint_interval: Count = 5000
     """Optimizer steps between checkpoints step_N.pth."""
     early_stopping: Annotated[int, Field(ge=0)] = 0
-    """Validations in a row without a better MPJPE after which training ends; 0: never."""
+    """Validations in a row without a better score (MPJPE; PCK of the hourglass) after which training ends; 0: never."""
     profile: bool = False
     """Trace ten training batches with torch.profiler: LOG_DIR/RUN/profile/ gets the table and a trace for Perfetto."""
+    flip_test: bool = False
+    """hourglass, with --evaluate: mean with the heat maps of the mirrored picture; twice the time."""
+    decoder: Literal["subpixel", "quarter", "peak"] = "subpixel"
+    """hourglass, with --evaluate: where in its cell a joint is: at the top of a parabola through the neighbours, a
+    quarter cell towards the higher one (as published), or in the middle."""
     val_keypoint_noise: Annotated[float, Field(ge=0)] = 0.0
     """lifter: strength of a detector's errors in exact validation keypoints; 1 is a real YOLO's."""
     random_seed: int = 42

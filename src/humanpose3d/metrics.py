@@ -8,6 +8,7 @@ Which protocol takes which is tasks/protocols.py's.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,8 +17,10 @@ from torchmetrics import Metric
 from humanpose3d.models.common import PosePrediction
 from humanpose3d.sample import PoseBatch
 from humanpose3d.skeletons import Skeleton
+from humanpose3d.warp import VIEW_MARGIN
 
 MM_PER_M = 1000.0
+HEAD_LIMIT, BOX_LIMIT = 0.5, 16.0  # a 2D joint is found within this share of the head, this part of the box
 ALIGNABLE_JOINTS = 3  # fewer joints than this fit anything after a similarity alignment
 
 
@@ -78,6 +81,49 @@ class PoseMetrics(Metric):
         }
         by_joint = _mean_mm(self.relative_sum, self.relative_count)
         return summary | {f"mpjpe_mm/{joint}": by_joint[i] for i, joint in enumerate(self.skeleton.joints)}
+
+
+class KeypointMetrics(Metric):
+    """PCK and mean distance of 2D joints over an evaluation, in pixels of the model input.
+
+    A joint counts as found within half the head's size (PCKh@0.5) or, where the head's size is unknown, within a
+    sixteenth of the person's box, which of a standing person is about as much. Only labelled joints inside the view of
+    `counted` samples count.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    found: Tensor
+    error_sum: Tensor
+    count: Tensor
+
+    def __init__(self, skeleton: Skeleton) -> None:
+        super().__init__()
+        self.skeleton = skeleton
+        for name in ("found", "error_sum", "count"):
+            self.add_state(name, torch.zeros(len(skeleton), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, prediction: Any, batch: PoseBatch) -> None:
+        """prediction.points_px: [B J 2]. Add a batch with labels."""
+        assert batch.joints_px is not None and batch.joint_in_view is not None
+        mask = batch.joint_in_view & batch.counted[:, None]
+        error_px = (prediction.points_px.float() - batch.joints_px).norm(dim=-1)
+        box_px = batch.image_size_wh[:, 0] / (1.0 + 2.0 * VIEW_MARGIN)
+        limit_px = box_px / BOX_LIMIT
+        if batch.head_size_px is not None:
+            limit_px = (HEAD_LIMIT * batch.head_size_px).where(batch.head_size_px.isfinite(), limit_px)
+        self.found += ((error_px <= limit_px[:, None]) & mask).sum(0)
+        self.error_sum += (error_px * mask).sum(0)
+        self.count += mask.sum(0)
+
+    def compute(self) -> dict[str, Tensor]:
+        """pck_percent, error_px, and pck_percent/<joint> of each joint. NaN where nothing counted."""
+        by_joint = 100.0 * self.found / self.count
+        summary = {
+            "pck_percent": 100.0 * self.found.sum() / self.count.sum(),
+            "error_px": self.error_sum.sum() / self.count.sum(),
+        }
+        return summary | {f"pck_percent/{joint}": by_joint[i] for i, joint in enumerate(self.skeleton.joints)}
 
 
 def joint_error(predicted_m: Tensor, labels_m: Tensor) -> Tensor:

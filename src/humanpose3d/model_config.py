@@ -15,6 +15,7 @@ Count = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 STRICT = ConfigDict(extra="forbid")
+HEATMAP_STRIDE = 4  # pixels of the hourglass's input per cell of its heat maps
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -39,6 +40,11 @@ class ModelConfig:
     """Frames of 2D keypoints it sees, an odd number; 1: the sample's own alone."""
     dropout: Share = 0.1
     """Share of units dropped (in regression heads and the blocks of transformers) in training."""
+
+    @property
+    def reads_keypoints(self) -> bool:
+        """Whether it looks at 2D keypoints that somebody else has found."""
+        return True
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -150,6 +156,38 @@ class LifterConfig(ModelConfig):
         return (*image, *depth, *(("keypoint_window",) if self.window > 1 else ()))
 
 
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class HourglassConfig(ModelConfig):
+    """Numbers of `models.hourglass.StackedHourglass`."""
+
+    model_type: Literal["hourglass"] = "hourglass"
+    input_size: Count = 256
+    """Side of the square view, px; heat maps have a quarter of it."""
+    use_depth: Literal[False] = False
+    window: Literal[1] = 1
+    channels: Count = 256
+    """Of every feature map."""
+    depths: tuple[Count, ...] = (4,) * 8
+    """For each stack how often its hourglass halves the side."""
+    residual_blocks: Annotated[int, Field(gt=0, le=4)] = 1
+    """Bottlenecks wherever the network has one."""
+    norm: Literal["batch", "instance"] = "batch"
+    """Normalisation."""
+    block: Literal["residual", "conv_relu_norm"] = "residual"
+    """Which bottleneck: norm, ReLU, convolution three times, or convolution, ReLU, norm four times."""
+    heatmap_sigma: Positive = 1.0
+    """Width of a joint's Gaussian, cells of the heat map."""
+
+    @property
+    def reads_keypoints(self) -> bool:
+        return False
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Fields of a sample that the reader has to decode, beside its metadata."""
+        return ("image",)
+
+
 PRESETS: dict[tuple[str, str], ModelConfig] = {
     # The demo's: made to train at 300 images/s on two CPU cores.
     ("cnn", "tiny"): CNNConfig(
@@ -225,8 +263,16 @@ PRESETS: dict[tuple[str, str], ModelConfig] = {
     ("lifter", "tiny"): LifterConfig(size="tiny", width=64, heads=4, input_blocks=2, output_blocks=1),
     ("lifter", "small"): LifterConfig(size="small", width=128, heads=4, input_blocks=2, output_blocks=2),
     ("lifter", "base"): LifterConfig(size="base", width=128, heads=4, input_blocks=3, output_blocks=3),
+    ("hourglass", "tiny"): HourglassConfig(size="tiny", input_size=128, channels=32, depths=(4,)),
+    ("hourglass", "small"): HourglassConfig(size="small", channels=64, depths=(4, 4)),
+    ("hourglass", "base"): HourglassConfig(size="base"),  # as published: 8 stacks, 256 channels
 }
-CONFIGS: dict[str, type[ModelConfig]] = {"cnn": CNNConfig, "transformer": TransformerConfig, "lifter": LifterConfig}
+CONFIGS: dict[str, type[ModelConfig]] = {
+    "cnn": CNNConfig,
+    "transformer": TransformerConfig,
+    "lifter": LifterConfig,
+    "hourglass": HourglassConfig,
+}
 
 
 def model_config(model_type: str, size: str, **changes: Any) -> ModelConfig:

@@ -138,13 +138,15 @@ class PoseBatch:
     joints_px: torch.Tensor | None  # float32 [B J 2]
     joints_cam_m: torch.Tensor | None  # float32 [B J 3], camera frame; None without labels
     joint_mask: torch.Tensor | None  # bool [B J], the 3D label exists
-    joint_in_view: torch.Tensor | None  # bool [B J]
+    joint_in_view: torch.Tensor | None  # bool [B J], the 2D label exists and lies in the view
     # A keypoint lifter's: depth around each keypoint in place of a map, and the frames around the sample's own.
     keypoint_depth_m: torch.Tensor | None = None  # float32 [B Jin 2], camera z and its spread
     keypoint_depth_mask: torch.Tensor | None = None  # bool [B Jin]
     keypoint_window: torch.Tensor | None = None  # float32 [B T Jin 3], x, y, score; the own frame in the middle
     window_mask: torch.Tensor | None = None  # bool [B T Jin]
     window_time_s: torch.Tensor | None = None  # float32 [B T], seconds from the own frame
+    joint_px_mask: torch.Tensor | None = None  # bool [B J], the 2D label exists, in the view or not
+    head_size_px: torch.Tensor | None = None  # float32 [B], of the model input; NaN where unknown
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning
+import numpy as np
 import orjson
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -31,9 +32,10 @@ from humanpose3d.dataset.keypoint_batches import KeypointDecoder
 from humanpose3d.dataset.mix import DatasetMix, parse_mix
 from humanpose3d.estimators.weights import sha256_of
 from humanpose3d.files import make_folder, scratch_folder, write_report
-from humanpose3d.model_config import ModelConfig, model_config
+from humanpose3d.model_config import HEATMAP_STRIDE, HourglassConfig, ModelConfig, model_config
 from humanpose3d.models import build_model
 from humanpose3d.models.checkpoint import LoadedModel, describe, find_packaged, load_model
+from humanpose3d.models.hourglass import check_depths, parse_depths
 from humanpose3d.remotes import Store, open_store
 from humanpose3d.reports import StageReport, progress
 from humanpose3d.runs import (
@@ -48,24 +50,21 @@ from humanpose3d.runs import (
     write_settings,
 )
 from humanpose3d.skeletons import get_skeleton
-from humanpose3d.tasks import TASKS, LiftingTask
+from humanpose3d.tasks import TASKS, HeatmapTask, LiftingTask, Task
 from humanpose3d.tasks.devices import is_first_process, precision_of, processes_of, strategy_of, train_device
 from humanpose3d.tasks.evaluation import Scores, evaluate, mean_pose, score_mean_pose
-from humanpose3d.tasks.lifting import check_labels
+from humanpose3d.tasks.heatmaps import Decoding
 from humanpose3d.tasks.protocol_report import report_protocol
 from humanpose3d.tasks.protocol_scores import ProtocolEvaluation, read_frames
 from humanpose3d.tasks.protocols import check_model
 from humanpose3d.tasks.training import Loaders, RunKeeper, TrainingBar, TrainingModule
 from humanpose3d.tasks.watching import StepProfiler
+from humanpose3d.warp import in_view
 
 PREVIEWS = 4  # validation pictures in TensorBoard
 LABEL_BATCH = 256  # samples at a time where only labels are read
-SUMMARY = {
-    "mpjpe_mm": "MPJPE",
-    "pa_mpjpe_mm": "PA-MPJPE",
-    "absolute_mpjpe_mm": "absolute MPJPE",
-    "root_error_mm": "root error",
-}
+LABELS_LOOKED_AT, MOST_OUTSIDE = 256, 0.5  # before a training on 2D labels; share of them that may be off the picture
+HOURGLASS_SETTINGS = ("channels", "residual_blocks", "norm", "block", "input_size", "heatmap_sigma")
 
 
 def train_model(config: TrainConfig) -> StageReport:
@@ -107,25 +106,29 @@ def evaluate_checkpoint(config: TrainConfig) -> StageReport:
         return _evaluate_by_protocol(config, report, loaded, device)
     train_store, val_store = find_sets(config, evaluating=True)
     val_set = _validation_set(config, val_store, loaded.config)
-    scores = _measure(loaded, _validation_loader(config, val_set, loaded.config), device)
-    pose_mpjpe_mm = mean_pose_error(config, train_store, val_store, loaded.config) if train_store else None
-    _add_scores(report, scores)
+    task = _task_of(config, loaded)
+    scores = _measure(loaded, task, _validation_loader(config, val_set, loaded.config), device)
+    lifts = isinstance(task, LiftingTask)
+    pose_mpjpe_mm = mean_pose_error(config, train_store, val_store, loaded.config) if train_store and lifts else None
+    _add_scores(report, scores, task)
     report.inputs = len(val_set)
     report.facts |= {
         "checkpoint": str(config.checkpoint),
         "model_type": loaded.config.model_type,
         "skeleton": loaded.config.skeleton,
         "subjects": sorted({name for entry in val_set.entries for name in entry.subjects}),
-        "mean_pose_mpjpe_mm": pose_mpjpe_mm,
+        **({"mean_pose_mpjpe_mm": pose_mpjpe_mm} if lifts else {}),
         "by_action": scores.by_part["action"],
         "by_group": {kind: parts for kind, parts in scores.by_part.items() if kind != "action"},
     }
+    of = task.criterion
     report.notes += [
-        f"{kind}: " + ", ".join(f"{name} {part['mpjpe_mm']:.1f} mm ({part['samples']})" for name, part in parts.items())
+        f"{kind}: "
+        + ", ".join(f"{name} {part[of.name]:.1f} {of.unit} ({part['samples']})" for name, part in parts.items())
         for kind, parts in report.facts["by_group"].items()
     ]
     beside = "" if pose_mpjpe_mm is None else f"; always answering the mean training pose: {pose_mpjpe_mm:.1f} mm"
-    report.summary = f"{_in_words(scores)} on {scores.samples} samples of {val_store.location}{beside}"
+    report.summary = f"{_in_words(scores, task)} on {scores.samples} samples of {val_store.location}{beside}"
     write_report(_report_folder(config), report)
     return report
 
@@ -143,7 +146,8 @@ def _evaluate_by_protocol(
 ) -> StageReport:
     assert config.protocol is not None and config.checkpoint is not None
     own = loaded.config
-    protocol = check_model(config.protocol, own.model_type, own.skeleton)
+    dimensions = 2 if isinstance(own, HourglassConfig) else 3
+    protocol = check_model(config.protocol, own.model_type, own.skeleton, dimensions)
     _, store = find_sets(config, evaluating=True)
     labelled_in = read_index(store).skeleton
     if labelled_in is None:
@@ -156,13 +160,13 @@ def _evaluate_by_protocol(
         protocol, read_frames(samples, protocol), get_skeleton(own.skeleton), get_skeleton(labelled_in)
     )
     loader = _validation_loader(config, _validation_set(config, store, spoken), spoken)
-    task = TASKS[own.model_type](own, config.weights, config.target)
+    task = _task_of(config, loaded)
     with torch.inference_mode(), progress("evaluate", len(loader.dataset)) as bar:
         for batch in loader:
-            check_labels(batch)
-            joints_rel_m = task.predict(loaded.model, batch.to(device)).joints_rel_m
-            assert batch.joints_cam_m is not None and batch.joint_mask is not None
-            evaluation.update(batch.keys, joints_rel_m, batch.joints_cam_m, batch.joint_mask, batch.counted)
+            task.check_labels(batch)
+            batch = batch.to(device)
+            prediction: Any = task.predict(loaded.model, batch)
+            evaluation.update(batch.keys, task.measurable(prediction, batch), batch.counted)
             bar.advance(len(batch))
     for name, reason in loader.quarantined.items():
         report.skip(name, reason)
@@ -173,6 +177,9 @@ def _evaluate_by_protocol(
         "model_type": own.model_type,
         "skeleton": own.skeleton,
     }
+    if isinstance(task, HeatmapTask):
+        flipped = ", mean with the mirrored picture's" if config.flip_test else ""
+        about["decoding"] = f"{config.decoder} from heat maps of {own.input_size // HEATMAP_STRIDE} px{flipped}"
     if config.val_keypoint_noise:
         about["keypoint_noise"] = (
             f"a detector's errors of strength {config.val_keypoint_noise:g} added to exact keypoints"
@@ -337,6 +344,10 @@ def _model(start: _Start, store: Store) -> tuple[nn.Module, ModelConfig]:
                 f"of size {config.model_size}; give --model-type {found.model_type} --model-size {found.size}"
             )
         return start.loaded.model.train(), found
+    if config.model_type == "hourglass":
+        architecture = _hourglass(config, store)
+        torch.manual_seed(config.random_seed)
+        return build_model(architecture, pretrained=config.pretrained), architecture
     labels = StreamingChunkedDataset(store, fields=("keypoint_window",))
     if labels.skeleton is None or labels.keypoint_skeleton is None:
         missing = "labels" if labels.skeleton is None else "2D keypoints"
@@ -366,6 +377,46 @@ def _model(start: _Start, store: Store) -> tuple[nn.Module, ModelConfig]:
     )
     torch.manual_seed(config.random_seed)
     return build_model(architecture, pretrained=config.pretrained), architecture
+
+
+def _hourglass(config: TrainConfig, store: Store) -> ModelConfig:
+    """The network asked for, in the joints of the labels. ValueError where most of these are outside the pictures."""
+    labels = StreamingChunkedDataset(store, fields=())
+    if labels.skeleton is None:
+        raise ValueError(f"{store.location} has no labels: an hourglass learns from 2D joints")
+    outside = labelled = 0
+    for position in range(min(len(labels), LABELS_LOOKED_AT)):
+        sample = labels[0, position]
+        if sample.joints_px is not None and sample.joint_score is not None:
+            is_labelled = np.isfinite(sample.joints_px).all(-1) & (sample.joint_score > 0)
+            outside += int((is_labelled & ~in_view(sample.joints_px, sample.image_size_wh)).sum())
+            labelled += int(is_labelled.sum())
+    if not labelled:
+        raise ValueError(f"{store.location} has no 2D labels: an hourglass learns from joints in the picture")
+    if outside > MOST_OUTSIDE * labelled:
+        raise ValueError(
+            f"{outside} of {labelled} 2D labels of {store.location} are outside their pictures: they are in other "
+            "coordinates (of the whole frame? in another order?); look with humanpose3d inspect, and chunk anew"
+        )
+    if outside and is_first_process():
+        print(f"{outside} of {labelled} 2D labels looked at are outside their pictures: left out", file=sys.stderr)
+    return hourglass_config(config, labels.skeleton)
+
+
+def hourglass_config(config: TrainConfig, skeleton: str) -> HourglassConfig:
+    """The preset with what the settings change. ValueError where an hourglass does not fit the input."""
+    stacks = config.stacks if config.arch is None else int(config.arch.removeprefix("hg"))
+    preset = model_config("hourglass", config.model_size if config.arch is None else "base", skeleton=skeleton)
+    assert isinstance(preset, HourglassConfig)
+    depths = parse_depths(config.depths) if config.depths else preset.depths
+    if stacks is not None and len(depths) != stacks:
+        if config.depths:
+            raise ValueError(f"--depths {config.depths} has {len(depths)} stacks, asked for are {stacks}")
+        depths = preset.depths[:1] * stacks
+    asked = {name: getattr(config, name) for name in HOURGLASS_SETTINGS if getattr(config, name) is not None}
+    changed = replace(preset, depths=depths, **asked)
+    check_depths(changed)
+    return changed
 
 
 def _training_set(config: TrainConfig, store: Store, model: ModelConfig) -> Source:
@@ -405,9 +456,9 @@ def _dataset(
     )
     for what, found, wanted in (
         ("labels", dataset.skeleton, model.skeleton),
-        ("2D keypoints", dataset.keypoint_skeleton, model.keypoint_skeleton),
+        ("2D keypoints", dataset.keypoint_skeleton if model.reads_keypoints else "", model.keypoint_skeleton),
     ):
-        if found != wanted:
+        if found != wanted and found != "":
             where = f"{dataset.name}: {store.location}" if dataset.name else store.location
             raise ValueError(f"{where} has {what} in skeleton {found}, the model is made for {wanted}")
     if "image" in dataset.fields:
@@ -436,7 +487,14 @@ def _training_loader(
 def _validation_loader(
     config: TrainConfig, dataset: StreamingChunkedDataset, model: ModelConfig, rank: int = 0, world_size: int = 1
 ) -> StreamingLoader:
-    return _loader(config, dataset, model, rank, world_size, training=False)
+    return _loader(
+        replace(config, batch_size=config.val_batch_size or config.batch_size),
+        dataset,
+        model,
+        rank,
+        world_size,
+        training=False,
+    )
 
 
 def _loader(
@@ -448,7 +506,9 @@ def _loader(
     **options: Any,
 ) -> StreamingLoader:
     if "image" in model.needs:
-        options["collate"] = Human36MCollator(model.skeleton, model.keypoint_skeleton, depth=model.use_depth)
+        options["collate"] = Human36MCollator(
+            model.skeleton, model.keypoint_skeleton, depth=model.use_depth, keypoints=model.reads_keypoints
+        )
     else:
         options["decoder"] = KeypointDecoder(
             model.skeleton,
@@ -469,7 +529,7 @@ def _loader(
     )
 
 
-def _validator(config: TrainConfig, task: LiftingTask) -> Callable[[nn.Module, StreamingLoader], Scores]:
+def _validator(config: TrainConfig, task: Task) -> Callable[[nn.Module, StreamingLoader], Scores]:
     def validate(model: nn.Module, loader: StreamingLoader) -> Scores:
         batches: Iterable = islice(loader, 1) if config.fast_dev_run else loader
         device = next(model.parameters()).device
@@ -478,11 +538,17 @@ def _validator(config: TrainConfig, task: LiftingTask) -> Callable[[nn.Module, S
     return validate
 
 
-def _measure(loaded: LoadedModel, loader: StreamingLoader, device: torch.device) -> Scores:
+def _task_of(config: TrainConfig, loaded: LoadedModel) -> Task:
+    """What a checkpoint was trained for, with the loss it was trained with."""
+    if isinstance(loaded.config, HourglassConfig):
+        return HeatmapTask(loaded.config, LossWeights(), "absolute", Decoding(config.decoder, config.flip_test))
     trained_with = loaded.meta["train_config"]
     weights = LossWeights(**trained_with["weights"]) if "weights" in trained_with else LossWeights()
     target = trained_with.get("target", "root_relative")
-    task = TASKS[loaded.config.model_type](loaded.config, weights, target)
+    return TASKS[loaded.config.model_type](loaded.config, weights, target)
+
+
+def _measure(loaded: LoadedModel, task: Task, loader: StreamingLoader, device: torch.device) -> Scores:
     with torch.inference_mode(), progress("evaluate", len(loader.dataset)) as bar:
         return evaluate(loaded.model, task, loader, device=device, by_part=True, advance=bar.advance)
 
@@ -537,7 +603,7 @@ def _fit(trainer: lightning.Trainer, module: TrainingModule, start: _Start) -> N
 def _report_training(
     report: StageReport, start: _Start, trainer: lightning.Trainer, module: TrainingModule, keeper: RunKeeper
 ) -> None:
-    best = checkpoints_folder(start.run) / BEST
+    best, criterion = checkpoints_folder(start.run) / BEST, module.task.criterion
     report.inputs = len(module.loaders.train.dataset)
     for loader in (module.loaders.train, module.loaders.val):
         for name, reason in loader.quarantined.items():
@@ -549,7 +615,7 @@ def _report_training(
         "last_checkpoint": str(checkpoints_folder(start.run) / LAST),
         "steps": trainer.global_step,
         "batches": module.batches_seen,
-        "best_mpjpe_mm": module.best_mpjpe_mm if math.isfinite(module.best_mpjpe_mm) else None,
+        f"best_{criterion.name}": module.best_score if math.isfinite(module.best_score) else None,
         "best_step": module.best_step,
         "samples_per_second": keeper.samples / keeper.seconds if keeper.seconds else None,
         "parameters": sum(parameter.numel() for parameter in module.model.parameters()),
@@ -558,24 +624,24 @@ def _report_training(
     if keeper.scores is None:
         report.summary = f"{start.run} had its {trainer.global_step} steps; raise --epochs or --max-steps to go on"
         return
-    _add_scores(report, keeper.scores)
+    _add_scores(report, keeper.scores, module.task)
     patience = start.config.early_stopping
     stopped = f" (early: {patience} validations without a better one)" if patience and trainer.should_stop else ""
     report.summary = (
         f"trained to step {trainer.global_step}{stopped} at {report.facts['samples_per_second']:.0f} samples/s: "
-        f"{_in_words(keeper.scores)} on {keeper.scores.samples} validation samples; "
-        f"best {module.best_mpjpe_mm:.1f} mm at step {module.best_step}: {best}"
+        f"{_in_words(keeper.scores, module.task)} on {keeper.scores.samples} validation samples; "
+        f"best {module.best_score:.1f} {criterion.unit} at step {module.best_step}: {best}"
     )
 
 
-def _add_scores(report: StageReport, scores: Scores) -> None:
+def _add_scores(report: StageReport, scores: Scores, task: Task) -> None:
     by_joint = {name.partition("/")[2]: value for name, value in scores.values.items() if "/" in name}
     report.facts |= {name: value for name, value in scores.values.items() if "/" not in name}
-    report.facts |= {"samples": scores.samples, "by_joint_mm": by_joint}
+    report.facts |= {"samples": scores.samples, f"by_joint_{task.criterion.unit.replace('%', 'percent')}": by_joint}
 
 
-def _in_words(scores: Scores) -> str:
-    return ", ".join(f"{words} {scores.values[name]:.1f} mm" for name, words in SUMMARY.items())
+def _in_words(scores: Scores, task: Task) -> str:
+    return ", ".join(words.format(scores.values[name]) for name, words in task.summary.items())
 
 
 @contextmanager

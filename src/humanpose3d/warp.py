@@ -15,6 +15,8 @@ from humanpose3d.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from humanpose3d.sample import PoseSample
 from humanpose3d.skeletons import SMPL_24, get_skeleton
 
+VIEW_MARGIN = 0.1  # room left around the person's box on each side of a model's view, as a share of its longer side
+
 
 def warp_sample(
     sample: PoseSample,

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from humanpose3d.camera import camera_to_pixel
 from humanpose3d.config import AugmentationConfig
-from humanpose3d.dataset.augmentation import VIEW_MARGIN, FitView, PoseAugmentor, fit_view, jitter_colour
+from humanpose3d.dataset.augmentation import FitView, PoseAugmentor, fit_view, jitter_colour
 from humanpose3d.sample import PoseSample
+from humanpose3d.warp import VIEW_MARGIN
 from tests.test_warp import EXACT_PX, assert_projects_onto_itself, dot_sample, made_sample
 
 GEOMETRY = AugmentationConfig(drop_depth=0.0, drop_keypoint=0.0)

@@ -8,6 +8,7 @@ import torch
 
 from humanpose3d.sample import PoseSample, make_key
 from humanpose3d.skeletons import H36M_17, H36M_32, HAND_21, LSP_14, MPI_17, MPI_28, MPII_16, SMPL_24, SPIN_24, Skeleton
+from humanpose3d.tasks.criterion import Measurable
 from humanpose3d.tasks.measures import MEASURES
 from humanpose3d.tasks.protocol_scores import Frames, ProtocolEvaluation, ProtocolScores, keypoint_source, read_frames
 from humanpose3d.tasks.protocols import PROTOCOLS, check_model, get_protocol, scored_columns
@@ -34,7 +35,7 @@ def evaluate(name: str, samples, predicted, labels, skeleton: Skeleton, labelled
     protocol = get_protocol(name)
     evaluation = ProtocolEvaluation(protocol, read_frames(samples, protocol), skeleton, labelled_in or skeleton)
     mask = options.pop("mask", torch.ones(labels.shape[:2], dtype=torch.bool))
-    evaluation.update([sample.key for sample in samples], predicted, labels, mask, **options)
+    evaluation.update([sample.key for sample in samples], Measurable(predicted, labels, mask), **options)
     return evaluation.compute()
 
 
@@ -219,7 +220,7 @@ def test_mpii_counts_hits_within_half_a_head_without_pelvis_and_thorax():
     evaluation = ProtocolEvaluation(protocol, read_frames(samples, protocol), MPII_16, MPII_16)
     mask = torch.ones(2, 16, dtype=torch.bool)
     mask[1, MPII_16.index("head_top")] = False
-    evaluation.update([sample.key for sample in samples], predicted, labels, mask)
+    evaluation.update([sample.key for sample in samples], Measurable(predicted, labels, mask))
     whole = evaluation.compute().whole
     assert whole.values["pckh_percent"] == pytest.approx(100 * 26 / 27)
     assert whole.by_joint["pckh_percent"]["left_ankle"] == 50.0
@@ -234,7 +235,7 @@ def test_batches_in_any_order_give_the_same_as_one(monkeypatch):
     evaluation = ProtocolEvaluation(protocol, read_frames(samples, protocol), H36M_17, H36M_17)
     for rows in np.array_split(np.random.default_rng(0).permutation(23), 5):
         mask = torch.ones(len(rows), 17, dtype=torch.bool)
-        evaluation.update([samples[row].key for row in rows], predicted[rows], labels[rows], mask)
+        evaluation.update([samples[row].key for row in rows], Measurable(predicted[rows], labels[rows], mask))
     parts = evaluation.compute()
     assert parts.whole.values == pytest.approx(whole.whole.values, rel=1e-9) and parts.pairs == whole.pairs
     assert parts.parts.keys() == whole.parts.keys() >= {"facing", "posture", "limbs"}

@@ -141,8 +141,8 @@ def test_the_panel_takes_images_of_every_shape(size_hw: tuple[int, int]) -> None
 
 def test_the_comparison_names_the_error_after_putting_the_roots_together(monkeypatch: pytest.MonkeyPatch) -> None:
     titles = []
-    draw = panels._framed
-    monkeypatch.setattr(panels, "_framed", lambda tile, title, *rest: titles.append(title) or draw(tile, title, *rest))
+    draw = panels.framed
+    monkeypatch.setattr(panels, "framed", lambda tile, title, *rest: titles.append(title) or draw(tile, title, *rest))
     truth = standing_person()
     predicted = truth + np.array([3.0, 0.0, -1.0])  # the whole body elsewhere: no error
     predicted[H36M_17.index("left_wrist")] += [0.0, 0.17, 0.0]

@@ -10,9 +10,8 @@ import numpy as np
 
 from humanpose3d.config import AugmentationConfig
 from humanpose3d.sample import PoseSample
-from humanpose3d.warp import MIRROR, compose, crop_warp, warp_sample
+from humanpose3d.warp import MIRROR, VIEW_MARGIN, compose, crop_warp, warp_sample
 
-VIEW_MARGIN = 0.1  # room left around the person's box on each side of the view, as a share of its longer side
 DEPTH_SCALE = 0.5  # side of the view's depth map against its image's
 
 # NTSC's luma and two colour axes: in these a change of hue is a turn and a change of saturation a scale.

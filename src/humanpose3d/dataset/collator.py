@@ -22,14 +22,21 @@ class Human36MCollator:
     skeleton, keypoint_skeleton: what the model predicts and reads. A sample that speaks another is a ValueError:
     feeding one set where the other is meant costs centimetres and nobody notices.
     depth: False for a model without depth; else every batch has a map, zeros where a sample has none.
+    keypoints: False for a model that finds them itself; whatever the samples have is then masked.
     """
 
     def __init__(
-        self, skeleton: str, keypoint_skeleton: str, *, depth: bool = True, fov_deg: float = DEFAULT_FOV_DEG
+        self,
+        skeleton: str,
+        keypoint_skeleton: str,
+        *,
+        depth: bool = True,
+        keypoints: bool = True,
+        fov_deg: float = DEFAULT_FOV_DEG,
     ) -> None:
         self.skeleton: Skeleton = get_skeleton(skeleton)
         self.keypoint_skeleton: Skeleton = get_skeleton(keypoint_skeleton)
-        self.depth, self.fov_deg = depth, fov_deg
+        self.depth, self.keypoints, self.fov_deg = depth, keypoints, fov_deg
         self._memory = BatchMemory()
 
     def __call__(self, samples: Sequence[PoseSample], counted: Sequence[bool] | None = None) -> PoseBatch:
@@ -54,11 +61,15 @@ class Human36MCollator:
             keypoint_mask=_tensor(keypoint_mask),
             intrinsics=_tensor(np.stack([self._intrinsics(sample) for sample in samples])),
             image_size_wh=_tensor(np.array([sample.image_size_wh for sample in samples], dtype=np.float32)),
+            head_size_px=_tensor(
+                np.array([np.nan if s.head_size_px is None else s.head_size_px for s in samples], dtype=np.float32)
+            ),
             **self._labels(samples),
         )
 
     def _check(self, sample: PoseSample, first: PoseSample) -> None:
-        has_keypoints, has_labels = sample.keypoints_px is not None, _is_labelled(sample)
+        has_keypoints = self.keypoints and sample.keypoints_px is not None
+        has_labels = _is_labelled(sample)
         for found, wanted, is_used, what in (
             (sample.keypoint_skeleton, self.keypoint_skeleton.name, has_keypoints, "2D keypoints"),
             (sample.skeleton, self.skeleton.name, has_labels, "joints"),
@@ -75,7 +86,7 @@ class Human36MCollator:
         """(float32 [B Jin 3] x, y, score; bool [B Jin]), zeros where masked."""
         keypoints = np.full((len(samples), len(self.keypoint_skeleton), 3), np.nan, dtype=np.float32)
         for row, sample in zip(keypoints, samples, strict=True):
-            if sample.keypoints_px is not None:
+            if self.keypoints and sample.keypoints_px is not None:
                 row[:, :2], row[:, 2] = sample.keypoints_px, sample.keypoint_score
         mask = np.isfinite(keypoints).all(-1) & (keypoints[..., 2] > 0)
         return np.where(mask[..., None], keypoints, np.float32(0.0)), mask
@@ -100,7 +111,7 @@ class Human36MCollator:
 
     def _labels(self, samples: Sequence[PoseSample]) -> dict[str, torch.Tensor | None]:
         if not any(_is_labelled(sample) for sample in samples):
-            return dict.fromkeys(("joints_px", "joints_cam_m", "joint_mask", "joint_in_view"))
+            return dict.fromkeys(("joints_px", "joints_cam_m", "joint_mask", "joint_in_view", "joint_px_mask"))
         number = (len(samples), len(self.skeleton))
         joints_px = np.full((*number, 2), np.nan, dtype=np.float32)
         joints_cam_m = np.full((*number, 3), np.nan, dtype=np.float32)
@@ -116,11 +127,13 @@ class Human36MCollator:
         mask = np.isfinite(joints_cam_m).all(-1) & (score > 0)
         if self.skeleton.root is not None:
             mask &= mask[:, [self.skeleton.root_index]]
+        is_labelled = np.isfinite(joints_px).all(-1) & (score > 0)
         return {
             "joints_px": _tensor(np.nan_to_num(joints_px, nan=0.0)),
             "joints_cam_m": _tensor(np.where(mask[..., None], joints_cam_m, np.float32(0.0))),
             "joint_mask": _tensor(mask),
-            "joint_in_view": _tensor(in_view & np.isfinite(joints_px).all(-1) & (score > 0)),
+            "joint_in_view": _tensor(in_view & is_labelled),
+            "joint_px_mask": _tensor(is_labelled),
         }
 
 

@@ -7,6 +7,7 @@ from torch import nn
 from humanpose3d.model_config import LifterConfig, ModelConfig, TransformerConfig
 from humanpose3d.models.cnn import CNNPoseEstimation
 from humanpose3d.models.common import PosePrediction
+from humanpose3d.models.hourglass import StackedHourglass
 from humanpose3d.models.lifter import KeypointLifter
 from humanpose3d.models.transformers import TransformerPoseEstimation
 
@@ -14,6 +15,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "cnn": CNNPoseEstimation,
     "transformer": TransformerPoseEstimation,
     "lifter": KeypointLifter,
+    "hourglass": StackedHourglass,
 }
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "CNNPoseEstimation",
     "KeypointLifter",
     "PosePrediction",
+    "StackedHourglass",
     "TransformerPoseEstimation",
     "build_model",
 ]

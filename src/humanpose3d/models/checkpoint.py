@@ -19,6 +19,7 @@ from torch import nn
 from humanpose3d.files import make_folder
 from humanpose3d.model_config import ModelConfig, config_from_dict
 from humanpose3d.models import build_model
+from humanpose3d.models.public_hourglass import from_public, is_public
 
 ENTRY = "humanpose3d"
 FORMAT = "humanpose3d-checkpoint"
@@ -74,10 +75,13 @@ def find_packaged(path: str | Path) -> Path | None:
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> LoadedModel:
     """The network of a checkpoint of `save_model` or of the trainer, at a path or, of `PACKAGED`, by name.
 
+    The public stacked hourglass's checkpoints are read too (models/public_hourglass.py).
     FileNotFoundError where there is none; ValueError, one line, where it is broken, not ours or of another version.
     """
     path = find_packaged(path) or Path(path)
     stored = _read(path)
+    if ENTRY not in stored and is_public(weights := stored.get("state_dict", {})):
+        return _load_public(path, weights, device)
     meta = _check_entry(path, stored)
     try:
         config = config_from_dict(json.loads(meta["model_config"]))
@@ -94,6 +98,17 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> LoadedMo
         config=config,
         meta={**meta, "model_config": config.to_dict(), "train_config": train_config},
     )
+
+
+def _load_public(path: Path, weights: dict[str, torch.Tensor], device: torch.device | str) -> LoadedModel:
+    try:
+        config, ours = from_public(weights)
+        model = build_model(config)
+        model.load_state_dict(ours)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ValueError(f"{path}: not a checkpoint of the public stacked hourglass ({_line(error)})") from None
+    meta = {**describe(config), "model_config": config.to_dict(), "train_config": {}}
+    return LoadedModel(model.to(device).eval(), config, meta)
 
 
 def strip_checkpoint(checkpoint: str | Path, out: Path, *, half: bool = True) -> int:

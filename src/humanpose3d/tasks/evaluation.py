@@ -1,12 +1,13 @@
-"""Measuring a model over batches, and the floor under it: always answering with the mean training pose.
+"""Measuring a model over batches, whatever its task; and the floor under lifters: always answering the mean pose.
 
-Training's validation and `main.py --evaluate` are this one loop. Millimetres, since these are figures for people.
+Training's validation and `main.py --evaluate` are this one loop.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +18,10 @@ from humanpose3d.metrics import PoseMetrics
 from humanpose3d.models.common import PosePrediction
 from humanpose3d.sample import PoseBatch
 from humanpose3d.skeletons import Skeleton
-from humanpose3d.tasks.groups import GROUPS
-from humanpose3d.tasks.lifting import LiftingTask, check_labels
+from humanpose3d.tasks import Task
 
 Advance = Callable[[int], None]
+MEASURED = ("counted", "joints_cam_m", "joint_mask", "joints_px", "joint_in_view", "head_size_px")  # of a batch
 
 
 @dataclass
@@ -29,14 +30,14 @@ class Scores:
 
     values: dict[str, float]
     samples: int  # counted ones
-    # "action" and the questions of groups.py -> each part of the samples -> its figures, and how many samples it has.
+    # what the task asks of its samples ("action" and more) -> each answer -> its figures, and how many samples gave it
     by_part: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     previews: list[np.ndarray] = field(default_factory=list)  # uint8 [H W 3] pictures of the first samples
 
 
 def evaluate(
     model: nn.Module,
-    task: LiftingTask,
+    task: Task,
     batches: Iterable[PoseBatch],
     *,
     device: torch.device | str = "cpu",
@@ -53,8 +54,8 @@ def evaluate(
     samples, pictures = SumMetric().to(device), list[np.ndarray]()
     for batch in batches:
         batch = batch.to(device)
-        check_labels(batch)
-        prediction = task.predict(model, batch)
+        task.check_labels(batch)
+        prediction: Any = task.predict(model, batch)
         metrics.update(prediction, batch)
         counted = batch.counted.sum()
         samples.update(batch.counted.float())
@@ -67,8 +68,8 @@ def evaluate(
         advance(len(batch))
     values = {name: float(metric.compute()) for name, metric in terms.items()}
     values |= {name: float(value) for name, value in metrics.compute().items()}
-    if not np.isfinite(values["mpjpe_mm"]):
-        raise ValueError("no validation sample has a labelled root joint, so nothing can be measured")
+    if not np.isfinite(values[task.criterion.name]):
+        raise ValueError(f"no validation sample has {task.needed}, so nothing can be measured")
     return Scores(values, int(samples.compute()), _scores_by_part(parts), pictures)
 
 
@@ -99,7 +100,7 @@ def score_mean_pose(pose_m: Tensor, batches: Iterable[PoseBatch], skeleton: Skel
 class _Part:
     """Some of the samples."""
 
-    def __init__(self, task: LiftingTask, device: torch.device) -> None:
+    def __init__(self, task: Task, device: torch.device) -> None:
         self.metrics, self.samples = task.metrics().to(device), SumMetric().to(device)
 
     def values(self) -> dict[str, float]:
@@ -108,26 +109,19 @@ class _Part:
         return scores | {"samples": int(self.samples.compute())}
 
 
-def _update_parts(
-    parts: dict[str, dict[str, _Part]], task: LiftingTask, prediction: PosePrediction, batch: PoseBatch
-) -> None:
-    assert batch.joints_cam_m is not None and batch.joint_mask is not None
-    truth = batch.joints_cam_m.where(batch.joint_mask[..., None], torch.nan).cpu().numpy()
-    found = {"action": np.array(batch.actions)}
-    for question, (names, group_of) in GROUPS.items() if "left_hip" in task.skeleton.points else ():
-        found[question] = np.array([*names, ""])[group_of(truth, task.skeleton)]  # the last: cannot be told
-    for kind, names_of in found.items():
+def _update_parts(parts: dict[str, dict[str, _Part]], task: Task, prediction: Any, batch: PoseBatch) -> None:
+    for kind, names_of in task.parts(batch).items():
         for name in sorted(set(names_of.tolist()) - {""}):
             rows = torch.from_numpy(names_of == name).to(batch.counted.device)
-            some = replace(
-                batch,
-                counted=batch.counted[rows],
-                joints_cam_m=batch.joints_cam_m[rows],
-                joint_mask=batch.joint_mask[rows],
-            )
+            chosen: dict[str, Any] = {name: _of_rows(getattr(batch, name), rows) for name in MEASURED}
+            some = replace(batch, **chosen)
             part = parts.setdefault(kind, {}).setdefault(name, _Part(task, rows.device))
-            part.metrics.update(PosePrediction(prediction.joints_rel_m[rows], prediction.root_cam_m[rows]), some)
+            part.metrics.update(type(prediction)(*(_of_rows(values, rows) for values in prediction)), some)
             part.samples.update(some.counted.float())
+
+
+def _of_rows(values: Tensor | None, rows: Tensor) -> Tensor | None:
+    return None if values is None else values[rows]
 
 
 def _scores_by_part(parts: dict[str, dict[str, _Part]]) -> dict[str, dict[str, dict[str, float]]]:

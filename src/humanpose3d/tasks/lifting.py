@@ -16,11 +16,22 @@ from humanpose3d.model_config import ModelConfig
 from humanpose3d.models.common import PosePrediction
 from humanpose3d.sample import PoseBatch
 from humanpose3d.skeletons import get_skeleton
+from humanpose3d.tasks.criterion import Criterion, Measurable
+from humanpose3d.tasks.groups import GROUPS
 from humanpose3d.visualize.panels import visualize_comparison
 
 
 class LiftingTask:
     """Loss, metrics and previews of a lifter of this configuration."""
+
+    needed = "a labelled root joint"  # for the criterion
+    criterion = watched = Criterion("mpjpe_mm", "MPJPE", "mm")
+    summary = {
+        "mpjpe_mm": "MPJPE {:.1f} mm",
+        "pa_mpjpe_mm": "PA-MPJPE {:.1f} mm",
+        "absolute_mpjpe_mm": "absolute MPJPE {:.1f} mm",
+        "root_error_mm": "root error {:.1f} mm",
+    }
 
     def __init__(self, config: ModelConfig, weights: LossWeights, target: Target) -> None:
         self.skeleton = get_skeleton(config.skeleton)
@@ -43,12 +54,26 @@ class LiftingTask:
 
     def training_scalars(self, model: nn.Module, batch: PoseBatch) -> dict[str, Tensor]:
         """What a training step shows: the loss (the one to descend), its terms, and the batch's mpjpe_mm."""
-        check_labels(batch)
+        self.check_labels(batch)
         prediction = self.predict(model, batch)
         return {**self.loss(prediction, batch), "mpjpe_mm": self._mpjpe_mm(prediction, batch)}
 
     def metrics(self) -> PoseMetrics:
         return PoseMetrics(self.skeleton)
+
+    def measurable(self, prediction: PosePrediction, batch: PoseBatch) -> Measurable:
+        assert batch.joints_cam_m is not None and batch.joint_mask is not None
+        return Measurable(prediction.joints_rel_m, batch.joints_cam_m, batch.joint_mask)
+
+    def parts(self, batch: PoseBatch) -> dict[str, np.ndarray]:
+        """What its samples are asked about (the action, the questions of groups.py) -> each one's answer; "" where it
+        cannot be told."""
+        assert batch.joints_cam_m is not None and batch.joint_mask is not None
+        truth = batch.joints_cam_m.where(batch.joint_mask[..., None], torch.nan).cpu().numpy()
+        found = {"action": np.array(batch.actions)}
+        for question, (names, group_of) in GROUPS.items() if "left_hip" in self.skeleton.points else ():
+            found[question] = np.array([*names, ""])[group_of(truth, self.skeleton)]
+        return found
 
     def previews(self, prediction: PosePrediction, batch: PoseBatch, number: int) -> list[np.ndarray]:
         """uint8 [H W 3] pictures of the first samples: input, keypoints, true pose and predicted pose."""
@@ -77,8 +102,10 @@ class LiftingTask:
         error_m = joint_error(prediction.joints_rel_m.detach(), labels_m) * mask
         return MM_PER_M * error_m.sum() / mask.sum().clamp(min=1)
 
-
-def check_labels(batch: PoseBatch) -> None:
-    """ValueError where a batch has no 3D labels at all."""
-    if batch.joints_cam_m is None or batch.joint_mask is None:
-        raise ValueError(f"sample {batch.keys[0]} and its batch have no 3D labels; training and measuring need them")
+    @staticmethod
+    def check_labels(batch: PoseBatch) -> None:
+        """ValueError where a batch has no 3D labels at all."""
+        if batch.joints_cam_m is None or batch.joint_mask is None:
+            raise ValueError(
+                f"sample {batch.keys[0]} and its batch have no 3D labels; training and measuring need them"
+            )

@@ -16,6 +16,7 @@ from torch import Tensor
 from humanpose3d.metrics import JointMeans
 from humanpose3d.sample import PoseSample
 from humanpose3d.skeletons import Skeleton, get_skeleton
+from humanpose3d.tasks.criterion import Measurable
 from humanpose3d.tasks.groups import GROUPS, NOBODY
 from humanpose3d.tasks.measures import MEASURES, Block
 from humanpose3d.tasks.protocols import Protocol, scored_columns
@@ -144,23 +145,21 @@ class ProtocolEvaluation:
             raise ValueError(f"the chunks' labels cannot be scored by this protocol: {error}") from None
         shape = (len(frames), len(self.skeleton), protocol.dimensions)
         self._predicted, self._labels = (np.full(shape, np.nan, np.float32) for _ in range(2))
+        self._head_sizes_px = np.array(frames.head_sizes_px, dtype=np.float64)
         self._rows = {key: row for row, key in enumerate(frames.keys)}
         self._kinds = {question: np.full(len(frames), NOBODY) for question in self._questions()}
 
-    def update(
-        self, keys: Sequence[str], predicted: Tensor, labels: Tensor, mask: Tensor, counted: Tensor | None = None
-    ) -> None:
-        """A batch. predicted, labels: [B J 3] metres, camera frame (or [B J 2] px), each in its skeleton.
-
-        mask: bool [B J], labelled. Samples that the protocol does not test, or that do not count, are passed over.
-        """
+    def update(self, keys: Sequence[str], batch: Measurable, counted: Tensor | None = None) -> None:
+        """A batch. Samples that the protocol does not test, or that do not count, are passed over."""
         found = [self._rows.get(key, -1) for key in keys]
         kept = [b for b, row in enumerate(found) if row >= 0 and (counted is None or bool(counted[b]))]
         if not kept:
             return
         rows = np.array(found)[kept]
-        truth = np.where(mask[..., None].cpu().numpy(), labels.cpu().numpy(), np.nan)[kept]
-        self._predicted[rows] = _rooted(predicted.float().cpu().numpy()[kept], *self._columns["predicted"])
+        truth = np.where(batch.mask[..., None].cpu().numpy(), batch.labels.cpu().numpy(), np.nan)[kept]
+        self._predicted[rows] = _rooted(batch.predicted.float().cpu().numpy()[kept], *self._columns["predicted"])
+        if batch.head_size_px is not None:  # in the pixels of the answers, which the sample's own are not
+            self._head_sizes_px[rows] = batch.head_size_px.cpu().numpy()[kept]
         self._labels[rows] = _rooted(truth, *self._columns["labels"])
         for question, kinds in self._kinds.items():
             kinds[rows] = GROUPS[question][1](truth, self._labelled_in)
@@ -193,7 +192,7 @@ class ProtocolEvaluation:
         if VELOCITY in self.protocol.measures:
             earlier = self._block(before)  # row -1 is masked below
             earlier = Block(earlier.predicted, earlier.labels, earlier.mask & torch.from_numpy(before >= 0)[:, None])
-        head_size_px = torch.tensor(self.frames.head_sizes_px, dtype=torch.float64)[torch.from_numpy(rows)]
+        head_size_px = torch.from_numpy(self._head_sizes_px[rows])
         block = Block(own.predicted, own.labels, own.mask, earlier, head_size_px)
         return {name: MEASURES[name].of(block) for name in self.protocol.measures}
 

@@ -13,6 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,8 +30,8 @@ from humanpose3d.models.checkpoint import ENTRY
 from humanpose3d.reports import QUIET_INTERVAL_S
 from humanpose3d.runs import BEST, LAST, checkpoints_folder
 from humanpose3d.sample import PoseBatch
+from humanpose3d.tasks import Task
 from humanpose3d.tasks.evaluation import Scores
-from humanpose3d.tasks.lifting import LiftingTask
 from humanpose3d.tasks.watching import DivergenceWatch
 
 NAMED_IN_AN_ERROR = 5  # samples listed where the loss is not a number
@@ -49,7 +50,7 @@ class TrainingModule(lightning.LightningModule):
     def __init__(
         self,
         model: torch.nn.Module,
-        task: LiftingTask,
+        task: Task,
         config: TrainConfig,
         make_loaders: Callable[[int, int], Loaders],
         entry: Mapping[str, str],
@@ -62,7 +63,7 @@ class TrainingModule(lightning.LightningModule):
         self._make_loaders, self._entry = make_loaders, entry
         self.loaders: Loaders
         self.batches_seen = 0  # global batches, over all epochs
-        self.best_mpjpe_mm, self.best_step = math.inf, 0
+        self.best_score, self.best_step = math.nan, 0  # by the task's criterion
         self.stale_validations = 0  # in a row, without a better one
         self.step_scalars: dict[str, float] = {}  # of the last optimizer step: means over its batches
         self._gradient_norm = torch.zeros(())
@@ -153,15 +154,33 @@ class TrainingModule(lightning.LightningModule):
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},  # biases and norms
         ]
-        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=config.strategy != "fsdp")
-        total, warm_up = self.total_steps, min(config.warmup_steps, self.total_steps // 10)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_up_cosine(step, warm_up, total))
+        fused = config.strategy != "fsdp"
+        make: dict[str, Callable[..., torch.optim.Optimizer]] = {
+            "adamw": lambda: torch.optim.AdamW(groups, lr=config.learning_rate, fused=fused),
+            "adam": lambda: torch.optim.Adam(groups, lr=config.learning_rate, fused=fused),
+            "rmsprop": lambda: torch.optim.RMSprop(groups, lr=config.learning_rate, foreach=fused),
+        }
+        optimizer = make[config.optimizer]()
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _rate(self) -> Callable[[int], float]:
+        """Share of the highest learning rate, by the optimizer step (from 0)."""
+        config, total = self.config, self.total_steps
+        if not config.schedule:
+            return partial(warm_up_cosine, warm_up=min(config.warmup_steps, total // 10), total=total)
+        each = 1 if config.schedule_unit == "steps" else self.steps_per_epoch
+        return partial(staircase, falls=[at * each for at in config.schedule], gamma=config.gamma)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps; an epoch's last batches make a step of their own."""
+        return math.ceil(len(self.loaders.train) / self.config.gradient_accumulation_steps)
 
     @property
     def total_steps(self) -> int:
-        """Optimizer steps of the whole run; an epoch's last batches make a step of their own."""
-        steps = self.config.epochs * math.ceil(len(self.loaders.train) / self.config.gradient_accumulation_steps)
+        """Optimizer steps of the whole run."""
+        steps = self.config.epochs * self.steps_per_epoch
         return min(steps, self.config.max_steps) if self.config.max_steps > 0 else steps
 
     @property
@@ -173,7 +192,7 @@ class TrainingModule(lightning.LightningModule):
         # As text: plain values only, so that torch.load(weights_only=True) reads it.
         state: dict[str, float | None] = {"batches_seen": self.batches_seen, "best_step": self.best_step}
         state |= {"stale_validations": self.stale_validations}
-        state |= {"best_mpjpe_mm": self.best_mpjpe_mm if math.isfinite(self.best_mpjpe_mm) else None}
+        state |= {f"best_{self.task.criterion.name}": self.best_score if math.isfinite(self.best_score) else None}
         checkpoint[ENTRY] = {**self._entry, "training": json.dumps(state)}
         # Lightning 2.6 miscounts epochs after going on from an epoch's end, and a second resume would train too long.
         epoch = (self.batches_seen - 1) // len(self.loaders.train)
@@ -183,7 +202,8 @@ class TrainingModule(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = json.loads(checkpoint[ENTRY]["training"])
         self.batches_seen, self.best_step = state["batches_seen"], state["best_step"]
-        self.best_mpjpe_mm = math.inf if state["best_mpjpe_mm"] is None else state["best_mpjpe_mm"]
+        best = state[f"best_{self.task.criterion.name}"]
+        self.best_score = math.nan if best is None else best
         self.stale_validations = state.get("stale_validations", 0)
 
 
@@ -192,6 +212,11 @@ def warm_up_cosine(step: int, warm_up: int, total: int) -> float:
     if step < warm_up:
         return (step + 1) / (warm_up + 1)
     return 0.5 * (1.0 + math.cos(math.pi * min((step - warm_up) / max(total - warm_up, 1), 1.0)))
+
+
+def staircase(step: int, falls: Sequence[int], gamma: float) -> float:
+    """Learning rate of a step (from 0) as a share of the highest: times `gamma` from each of `falls` on."""
+    return gamma ** sum(step >= fall for fall in falls)
 
 
 def ema_decay(step: int, highest: float) -> float:
@@ -271,7 +296,8 @@ class RunKeeper(Callback):
         pl_module.step_scalars["data_wait_share"] = self._waited_s / seconds
         self._write("train", pl_module.step_scalars, trainer.global_step)
         self._tell(trainer, pl_module)
-        if trainer.is_global_zero and (warning := self._watch.see(pl_module.step_scalars["mpjpe_mm"])):
+        error = pl_module.step_scalars[pl_module.task.watched.name]
+        if trainer.is_global_zero and (warning := self._watch.see(error, pl_module.task.watched.unit)):
             print(f"step {trainer.global_step}: {warning}", file=sys.stderr, flush=True)
         finished = trainer.is_last_batch or trainer.global_step == trainer.max_steps
         validates = finished or _passed(self._batches, pl_module.batches_seen, self.config.eval_interval)
@@ -298,9 +324,11 @@ class RunKeeper(Callback):
                 self._writer.add_image(f"val/preview_{number}", picture, trainer.global_step, dataformats="HWC")
             self._writer.flush()
         module.stale_validations += 1
-        if self.scores.values["mpjpe_mm"] < module.best_mpjpe_mm:
+        criterion = module.task.criterion
+        score = self.scores.values[criterion.name]
+        if math.isnan(module.best_score) or criterion.cost(score) < criterion.cost(module.best_score):
             module.stale_validations = 0
-            module.best_mpjpe_mm, module.best_step = self.scores.values["mpjpe_mm"], trainer.global_step
+            module.best_score, module.best_step = score, trainer.global_step
             self._save(trainer, [BEST])
 
     def _save(self, trainer: lightning.Trainer, names: Sequence[str]) -> None:
@@ -337,7 +365,7 @@ class RunKeeper(Callback):
         seconds_left = (total - step) * module.samples_per_step / rate
         print(
             f"step {step}/{total}, epoch {trainer.current_epoch + 1}/{self.config.epochs}: "
-            f"loss {scalars['loss']:.4f}, mpjpe {scalars['mpjpe_mm']:.1f} mm, "
+            f"loss {scalars['loss']:.4f}, {module.task.watched.words(scalars[module.task.watched.name])}, "
             f"{rate:.0f} samples/s, {seconds_left:.0f} s left",
             file=sys.stderr,
             flush=True,
@@ -349,7 +377,7 @@ class TrainingBar(TQDMProgressBar):
 
     def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
         assert isinstance(pl_module, TrainingModule)
-        shown = ("loss", "mpjpe_mm", "samples_per_second")
+        shown = ("loss", pl_module.task.watched.name, "samples_per_second")
         return {name: f"{pl_module.step_scalars[name]:.4g}" for name in shown if name in pl_module.step_scalars}
 
 

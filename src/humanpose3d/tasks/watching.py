@@ -22,28 +22,28 @@ class DivergenceWatch:
 
     def __init__(self, *, is_untrained: bool) -> None:
         self._is_untrained = is_untrained
-        self._mean_mm, self._first_mm, self._lowest_mm = 0.0, 0.0, math.inf
+        self._mean, self._first, self._lowest = 0.0, 0.0, math.inf
         self._steps, self._has_warned = 0, False
 
-    def see(self, error_mm: float) -> str:
+    def see(self, error: float, unit: str = "mm") -> str:
         """What to tell the user; mostly nothing."""
         self._steps += 1
-        self._mean_mm += (error_mm - self._mean_mm) / min(self._steps, self.MEMORY_STEPS)
+        self._mean += (error - self._mean) / min(self._steps, self.MEMORY_STEPS)
         if self._steps == self.START_STEPS:
-            self._first_mm = self._mean_mm
+            self._first = self._mean
         if self._steps < self.MEMORY_STEPS or self._has_warned:
             return ""
-        self._lowest_mm = min(self._lowest_mm, self._mean_mm)
-        has_risen = self._mean_mm > self.RISE * self._lowest_mm
+        self._lowest = min(self._lowest, self._mean)
+        has_risen = self._mean > self.RISE * self._lowest
         is_stuck = self._is_untrained and self._steps == self.LEARNT_BY_STEP
-        is_stuck = is_stuck and self._mean_mm > self.FALL * self._first_mm
+        is_stuck = is_stuck and self._mean > self.FALL * self._first
         if not has_risen and not is_stuck:
             return ""
         self._has_warned = True
-        before_mm = self._lowest_mm if has_risen else self._first_mm
+        before = self._lowest if has_risen else self._first
         return (
-            f"training {'diverges' if has_risen else 'does not learn'}: its error went from {before_mm:.0f} to "
-            f"{self._mean_mm:.0f} mm; is --learning-rate too high? Stop it and lower that tenfold"
+            f"training {'diverges' if has_risen else 'does not learn'}: its error went from {before:.0f} to "
+            f"{self._mean:.0f} {unit}; is --learning-rate too high? Stop it and lower that tenfold"
         )
 
 

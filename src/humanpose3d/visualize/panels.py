@@ -153,8 +153,8 @@ def combined_panel(
         (draw_depth(depth_m, tile_wh), "depth", "" if depth_m is None else "metres", None),
         (draw_pose3d(people_cam_m, tile_wh, skeleton), "3D pose", "metres", SIDE_COLOURS),
     ]
-    framed = [_framed(*tile) for tile in tiles]
-    return _grid([framed[:2], framed[2:]])
+    shown = [framed(*tile) for tile in tiles]
+    return grid([shown[:2], shown[2:]])
 
 
 def visualize_comparison(
@@ -182,11 +182,11 @@ def visualize_comparison(
     side_front = draw_pose3d([predicted], size, skeleton, truth_cam_m=[true_cam_m])
     other_side = draw_pose3d([predicted], size, skeleton, truth_cam_m=[true_cam_m], view=View(yaw_deg=-50.0))
     tiles = [
-        _framed(first, title or "input", "2D keypoints", None),
-        _framed(side_front, f"error {error_mm:.0f} mm", "dark: truth", SIDE_COLOURS),
-        _framed(other_side, "other side", "dark: truth", SIDE_COLOURS),
+        framed(first, title or "input", "2D keypoints", None),
+        framed(side_front, f"error {error_mm:.0f} mm", "dark: truth", SIDE_COLOURS),
+        framed(other_side, "other side", "dark: truth", SIDE_COLOURS),
     ]
-    return _grid([tiles])
+    return grid([tiles])
 
 
 def fig_to_image(figure: Any) -> np.ndarray:
@@ -531,7 +531,7 @@ def _square(
     return tile
 
 
-def _framed(tile: np.ndarray, title: str, note: str, legend: dict[str, Colour] | None) -> np.ndarray:
+def framed(tile: np.ndarray, title: str, note: str, legend: dict[str, Colour] | None = None) -> np.ndarray:
     """A tile under its title line, with the colours of left and right where there is a legend."""
     width = tile.shape[1]
     bar = np.full((TITLE_PX, width, 3), 255, np.uint8)
@@ -548,7 +548,8 @@ def _framed(tile: np.ndarray, title: str, note: str, legend: dict[str, Colour] |
     return np.concatenate([bar, tile])
 
 
-def _grid(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+def grid(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """Tiles of one size, row by row, on one white sheet."""
     height, width = rows[0][0].shape[:2]
     sheet_wh = len(rows[0]) * (width + GAP_PX) + GAP_PX, len(rows) * (height + GAP_PX) + GAP_PX
     sheet = np.full((sheet_wh[1], sheet_wh[0], 3), 255, np.uint8)
