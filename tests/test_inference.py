@@ -130,6 +130,36 @@ def test_a_lifter_answers_from_keypoints_with_depth_and_without(request_: dict, 
     assert found[True].shape == found[False].shape and not np.allclose(found[True], found[False])
 
 
+def test_hands_are_found_beside_the_people(request_: dict, tmp_path: Path, blind_pose_model: str) -> None:
+    config = model_config("hourglass", "tiny", input_size=64, channels=8, depths=(2,), skeleton="hand_21")
+    save_model(tmp_path / "hand.pth", build_model(config), config)
+    report = infer(**{**request_, "yolo_model_path": blind_pose_model}, hands=tmp_path / "hand.pth", visualize=True)
+    _, facts = result_of(request_["output_folder"], "a")
+    assert report.counts["hands"] == 2  # one in each picture without people
+    [hand] = facts["hands"]
+    assert hand["side"] == "right" and np.array(hand["keypoints"]).shape == (21, 2) and len(hand["confidences"]) == 21
+    with pytest.raises(ValueError, match="--hands takes an hourglass trained on hand_21"):
+        body = model_config("hourglass", "tiny", input_size=64, channels=8, depths=(2,), skeleton="mpii_16")
+        save_model(tmp_path / "body.pth", build_model(body), body)
+        infer(**request_, hands=tmp_path / "body.pth")
+
+
+def test_a_model_of_other_keypoints_is_not_fed_the_hourglasss(request_: dict, tmp_path: Path) -> None:
+    body = model_config("hourglass", "tiny", input_size=64, channels=8, depths=(2,), skeleton="mpii_16")
+    save_model(tmp_path / "body.pth", build_model(body), body)
+    with pytest.raises(ValueError, match="reads keypoints in coco_17, and those found are in mpii_16"):
+        infer(**request_, keypoints=f"hourglass:{tmp_path / 'body.pth'}")
+    config = model_config("lifter", "tiny", keypoint_skeleton="mpii_16")
+    save_model(tmp_path / "lifter.pth", build_model(config), config)
+    request = {
+        **request_,
+        "checkpoint_path": tmp_path / "lifter.pth",
+        "keypoints": f"hourglass:{tmp_path / 'body.pth'}",
+    }
+    assert infer(**request).counts["people"] > 0
+    assert result_of(request_["output_folder"], "a")[1]["keypoint_skeleton"] == "mpii_16"
+
+
 def test_batches_do_not_change_the_result(request_: dict, tmp_path: Path) -> None:
     for size in (1, 2):
         infer(**request_ | {"batch_size": size, "output_folder": tmp_path / str(size), "no_depth": True})

@@ -53,6 +53,9 @@ class PreprocessConfig(Command):
     """Where the sidecars go, in the same subfolders."""
     yolo_model: str = "yolo11x-pose"
     """Ultralytics pose model: a name (downloaded on first use), a path, or 'studio' for the packaged tiny one."""
+    keypoints: str = "yolo"
+    """Who finds the joints: yolo, or hourglass:CHECKPOINT, a checkpoint of main.py --model-type hourglass, in the boxes
+    that --yolo-model finds."""
     depth_model: str = "apple/DepthPro-hf"
     """DepthPro: a hub id (downloaded on first use), a folder, or 'studio' for the packaged tiny one."""
     no_depth: Switch = False
@@ -414,6 +417,11 @@ class InferConfig(Command):
     """Only checked: the checkpoint knows its model."""
     yolo_model_path: str = "yolo11x-pose"
     """As preprocess.py's --yolo-model."""
+    keypoints: str = "yolo"
+    """As preprocess.py's --keypoints; the checkpoint must have been trained on such joints."""
+    hands: Path | None = None
+    """An hourglass trained on hands (FreiHAND): finds the 21 joints of each hand beyond a wrist and an elbow that were
+    found, or of the one hand that a picture without people shows."""
     depth_model_path: str = "apple/DepthPro-hf"
     """As preprocess.py's --depth-model."""
     no_depth: Switch = False

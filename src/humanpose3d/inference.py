@@ -10,7 +10,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from humanpose3d.dataset.augmentation import fit_view
 from humanpose3d.dataset.collator import Human36MCollator
 from humanpose3d.dataset.keypoint_batches import KeypointDecoder
 from humanpose3d.estimators.cues import CueNetworks
+from humanpose3d.estimators.hourglass import HourglassJoints, hand_views
 from humanpose3d.estimators.weights import pick_device, sha256_of
 from humanpose3d.files import make_folder, write_report, write_whole
 from humanpose3d.images import UnreadableImage, ahead, batches, find_images, read_image, without_twins
@@ -32,7 +33,7 @@ from humanpose3d.models.checkpoint import LoadedModel, find_packaged, load_model
 from humanpose3d.reports import StageReport, progress
 from humanpose3d.sample import PoseSample, make_key
 from humanpose3d.sidecars import Sidecar
-from humanpose3d.skeletons import get_skeleton
+from humanpose3d.skeletons import COCO_17, HAND_21, get_skeleton
 from humanpose3d.visualize import panels
 
 JointDefinitions = Literal["auto", "trained", "human36m"]
@@ -53,6 +54,18 @@ class Result:
     camera_source: str  # where the focal length comes from, in words
     joints_cam_m: np.ndarray  # float32 [people J 3], camera frame
     root_cam_m: np.ndarray  # float32 [people 3]
+    hands: Sequence[Hand] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Hand:
+    """One hand as the hourglass found it."""
+
+    person: int  # whose: number among the people; 0 where the picture shows a hand alone
+    side: str  # "left" or "right"
+    box_px: np.ndarray  # float32 [4]
+    points_px: np.ndarray  # float32 [21 2], hand_21
+    score: np.ndarray  # float32 [21]
 
 
 def infer(
@@ -62,6 +75,8 @@ def infer(
     output_folder: Path = Path("./inference_results"),
     model_type: str | None = None,
     yolo_model_path: str = "yolo11x-pose",
+    keypoints: str = "yolo",
+    hands: Path | None = None,
     depth_model_path: str = "apple/DepthPro-hf",
     no_depth: bool = False,
     joint_definitions: JointDefinitions = "auto",
@@ -83,7 +98,12 @@ def infer(
     names = _list_images(source, target)
     report.inputs = len(names)
     make_folder(target)
-    networks = CueNetworks(yolo_model_path, None if no_depth else depth_model_path, device)
+    networks = CueNetworks(yolo_model_path, None if no_depth else depth_model_path, device, keypoints)
+    hand_network = None if hands is None else HourglassJoints(hands, device)
+    if hand_network is not None and hand_network.skeleton is not HAND_21:
+        raise ValueError(
+            f"{hands} finds {hand_network.skeleton.name}; --hands takes an hourglass trained on {HAND_21.name}"
+        )
 
     def read(name: Path) -> tuple[Path, np.ndarray | str]:
         try:
@@ -110,6 +130,9 @@ def infer(
                     report.skip(f"{name} ({problem})", "unreadable image")
             cues = networks.cues([image for _, image in readable]) if readable else []
             for result in lifter.lift(readable, cues, fov_deg):
+                if hand_network is not None:
+                    result = replace(result, hands=_hands(result, hand_network))
+                    report.count("hands", len(result.hands))
                 report.count("images")
                 report.count("people", len(result.joints_cam_m))
                 report.count("images_without_people", not len(result.joints_cam_m))
@@ -183,7 +206,13 @@ class Lifter:
     def lift(
         self, images: Sequence[tuple[Path, np.ndarray]], cues: Sequence[Sidecar], fov_deg: float
     ) -> Iterator[Result]:
-        """(name, uint8 [H W 3] RGB) and the cues of each -> results in the same order."""
+        """(name, uint8 [H W 3] RGB) and the cues of each -> results in the same order. ValueError: other keypoints."""
+        for found in cues:
+            if found.people and found.keypoint_skeleton != self.keypoint_skeleton.name:
+                raise ValueError(
+                    f"the model reads keypoints in {self.keypoint_skeleton.name}, and those found are in "
+                    f"{found.keypoint_skeleton}; leave out --keypoints, or train on chunks with such keypoints"
+                )
         cameras = [_camera(found, fov_deg) for found in cues]
         views = [
             fit_view(sample, self.loaded.config.input_size) if self.sees_pictures else sample
@@ -238,6 +267,15 @@ def _samples(name: Path, image: np.ndarray, cues: Sidecar, camera: Camera) -> li
     ]
 
 
+def _hands(result: Result, network: HourglassJoints) -> list[Hand]:
+    views = hand_views(result.image, result.cues.people if result.cues.keypoint_skeleton == COCO_17.name else ())
+    found = network.find([view for _, _, view in views])
+    return [
+        Hand(person, side, view.box_px.astype(np.float32), points, score)
+        for (person, side, view), (points, score) in zip(views, found, strict=True)
+    ]
+
+
 def _list_images(source: Path, target: Path) -> list[Path]:
     if target.resolve() == source.resolve():
         raise ValueError(f"{target} is the input folder too; give another --output_folder, since results hold images")
@@ -288,6 +326,16 @@ def _to_json(result: Result, lifter: Lifter) -> dict[str, Any]:
             }
             for person, joints, root in zip(cues.people, result.joints_cam_m, result.root_cam_m, strict=True)
         ],
+        "hands": [
+            {
+                "person": hand.person,
+                "side": hand.side,
+                "box": hand.box_px,
+                "keypoints": np.ascontiguousarray(hand.points_px),
+                "confidences": np.ascontiguousarray(hand.score),
+            }
+            for hand in result.hands
+        ],
         "depth_used": cues.depth_m is not None and lifter.loaded.config.use_depth,
         "model": lifter.provenance,
         "estimators": cues.estimators,
@@ -301,6 +349,9 @@ def _write_pictures(target: Path, result: Result, lifter: Lifter) -> None:
     scores = [person.keypoint_score for person in people]
     boxes = [person.box_px for person in people]
     overlay = panels.draw_keypoints(result.image, keypoints, scores, lifter.keypoint_skeleton, boxes)
+    if result.hands:
+        points, strengths = [hand.points_px for hand in result.hands], [hand.score for hand in result.hands]
+        overlay = panels.draw_keypoints(overlay, _scaled(points, result.image, overlay), strengths, HAND_21)
     joints = list(result.joints_cam_m)
     original = panels.shrunk(result.image, panels.PICTURE_LIMIT_PX)[0]
     height, width = original.shape[:2]
@@ -327,6 +378,12 @@ def _write_pictures(target: Path, result: Result, lifter: Lifter) -> None:
         done, buffer = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), _parameters(path))
         assert done, path
         write_whole(path, buffer.tobytes())
+
+
+def _scaled(points: Sequence[np.ndarray], image: np.ndarray, picture: np.ndarray) -> list[np.ndarray]:
+    """Points of an image -> of the picture of it, which may be smaller."""
+    scale = picture.shape[1] / image.shape[1]
+    return [(each + 0.5) * scale - 0.5 for each in points]
 
 
 def _parameters(path: Path) -> tuple[int, ...]:

@@ -35,6 +35,7 @@ def preprocess_folders(
     output_base_directory: Path,
     *,
     yolo_model: str = "yolo11x-pose",
+    keypoints: str = "yolo",
     depth_model: str = "apple/DepthPro-hf",
     no_depth: bool = False,
     device: str = "auto",
@@ -55,7 +56,7 @@ def preprocess_folders(
     names = _list_frames(source, target, frame_step)
     report.inputs = len(names)
     make_folder(target)
-    networks = CueNetworks(yolo_model, None if no_depth else depth_model, device)
+    networks = CueNetworks(yolo_model, None if no_depth else depth_model, device, keypoints)
 
     def read(name: Path) -> Frame:
         if not overwrite and is_complete(target / name.with_suffix(""), depth=not no_depth):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from humanpose3d.estimators.depth import DepthProDepth
+from humanpose3d.estimators.hourglass import KIND, HourglassKeypoints
 from humanpose3d.estimators.keypoints import YoloKeypoints
 from humanpose3d.sidecars import Sidecar
 
@@ -15,15 +16,23 @@ from humanpose3d.sidecars import Sidecar
 class CueNetworks:
     """Both networks behind one call, loaded when first needed: a run with nothing to do needs no weights."""
 
-    def __init__(self, yolo_model: str, depth_model: str | None, device: str) -> None:
+    def __init__(self, yolo_model: str, depth_model: str | None, device: str, keypoints: str = "yolo") -> None:
+        """keypoints: "yolo", or "hourglass:CHECKPOINT" for the joints in YOLO's boxes. ValueError for anything else."""
+        if keypoints != "yolo" and not keypoints.startswith(KIND):
+            raise ValueError(f"--keypoints {keypoints}: take yolo, or {KIND}CHECKPOINT with a checkpoint of main.py")
         self.names = (yolo_model, depth_model, device)
+        self.hourglass = keypoints.removeprefix(KIND) if keypoints != "yolo" else None
         self.provenance: dict[str, dict[str, Any]] = {}
-        self._loaded: tuple[YoloKeypoints, DepthProDepth | None] | None = None
+        self._loaded: tuple[YoloKeypoints | HourglassKeypoints, DepthProDepth | None] | None = None
 
-    def load(self) -> tuple[YoloKeypoints, DepthProDepth | None]:
+    def load(self) -> tuple[YoloKeypoints | HourglassKeypoints, DepthProDepth | None]:
         if self._loaded is None:
             yolo_model, depth_model, device = self.names
-            keypoints = YoloKeypoints(yolo_model, device)
+            keypoints: YoloKeypoints | HourglassKeypoints = (
+                YoloKeypoints(yolo_model, device)
+                if self.hourglass is None
+                else HourglassKeypoints(self.hourglass, yolo_model, device)
+            )
             depth = None if depth_model is None else DepthProDepth(depth_model, device)
             self._loaded = keypoints, depth
             self.provenance = {"keypoints": keypoints.provenance} | ({"depth": depth.provenance} if depth else {})
@@ -38,6 +47,7 @@ class CueNetworks:
             Sidecar(
                 image_size_wh=(image.shape[1], image.shape[0]),
                 people=found,
+                keypoint_skeleton=keypoints.skeleton,
                 depth_m=None if estimate is None else estimate.depth_m,
                 focal_px=None if estimate is None else round(estimate.focal_px, 3),
                 estimators=self.provenance,

@@ -64,6 +64,7 @@ class YoloKeypoints:
     """
 
     def __init__(self, model: str = "yolo11x-pose", device: str = "auto", *, min_score: float = 0.25) -> None:
+        self.skeleton = KEYPOINT_SKELETON
         self.min_score = min_score  # of a person's box; keypoints are never cut
         self.device = pick_device(device)
         self.path = _find_weights(model)

@@ -52,13 +52,16 @@ class StackedHourglass(nn.Module):
 
     def forward(self, batch: PoseBatch) -> HeatmapPrediction:
         assert batch.image is not None
-        image = batch.image.to(torch.float32, memory_format=torch.channels_last).div_(255.0)
-        x = self.stem(image)
+        return HeatmapPrediction(self.heatmaps_of(batch.image))
+
+    def heatmaps_of(self, image: Tensor) -> Tensor:
+        """uint8 [B 3 S S] RGB -> [B stacks J S/4 S/4]."""
+        x = self.stem(image.to(torch.float32, memory_format=torch.channels_last).div_(255.0))
         found = []
         for stack in self.stacks:
             heatmaps, x = stack(x)
             found.append(heatmaps)
-        return HeatmapPrediction(torch.stack(found, dim=1))
+        return torch.stack(found, dim=1)
 
 
 class Stack(nn.Module):
