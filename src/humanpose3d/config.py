@@ -377,7 +377,8 @@ class TrainConfig(Command):
     evaluate: bool = False
     """Only measure --checkpoint on the validation chunks."""
     protocol: str | None = None
-    """With --evaluate: measure as published: h36m_p1, h36m_p2, 3dhp, mpii_pckh, 3dpw, freihand."""
+    """With --evaluate: measure as published: h36m_p1, h36m_p2, 3dhp, 3dpw, freihand; mpii_pckh, 3dhp_2d,
+    freihand_2d of an hourglass."""
     fast_dev_run: Annotated[bool, arg(aliases=["--fdr"])] = False
     """One training and one validation batch through everything, nothing kept."""
     eval_interval: Count = 5000

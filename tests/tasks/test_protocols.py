@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from humanpose3d.camera import Camera
 from humanpose3d.sample import PoseSample, make_key
 from humanpose3d.skeletons import H36M_17, H36M_32, HAND_21, LSP_14, MPI_17, MPI_28, MPII_16, SMPL_24, SPIN_24, Skeleton
 from humanpose3d.tasks.criterion import Measurable
 from humanpose3d.tasks.measures import MEASURES
+from humanpose3d.tasks.protocol_report import paper_table
 from humanpose3d.tasks.protocol_scores import Frames, ProtocolEvaluation, ProtocolScores, keypoint_source, read_frames
 from humanpose3d.tasks.protocols import PROTOCOLS, check_model, get_protocol, scored_columns
 
@@ -43,7 +45,16 @@ def test_every_protocol_names_measures_and_joints_that_there_are():
     for protocol in PROTOCOLS.values():
         assert set(protocol.measures) <= MEASURES.keys()
     joints = {name: len(protocol.scored) for name, protocol in PROTOCOLS.items()}
-    assert joints == {"h36m_p1": 17, "h36m_p2": 17, "3dhp": 14, "mpii_pckh": 14, "3dpw": 14, "freihand": 21}
+    assert joints == {
+        "h36m_p1": 17,
+        "h36m_p2": 17,
+        "3dhp": 14,
+        "mpii_pckh": 14,
+        "3dhp_2d": 14,
+        "freihand_2d": 21,
+        "3dpw": 14,
+        "freihand": 21,
+    }
 
 
 def test_frame_wise_and_action_wise_means_differ_as_computed_by_hand():
@@ -174,7 +185,11 @@ def test_another_skeleton_is_scored_where_it_has_the_joints_exactly():
         ("3dpw", "h36m_17", "needs a model of body meshes: .* no exact neck, head_top"),
         ("freihand", "h36m_17", "needs a model of hands in hand_21; this checkpoint's cnn speaks h36m_17"),
         ("mpii_pckh", "mpii_16", "needs a 2D heat-map model: it scores 2D joints, and this checkpoint's cnn gives 3D"),
-        ("h36m", "h36m_17", "unknown protocol 'h36m'; known: h36m_p1, h36m_p2, 3dhp, mpii_pckh, 3dpw, freihand"),
+        (
+            "h36m",
+            "h36m_17",
+            "unknown protocol 'h36m'; known: h36m_p1, h36m_p2, 3dhp, mpii_pckh, 3dhp_2d, freihand_2d, 3dpw, freihand",
+        ),
     ],
 )
 def test_what_a_model_cannot_answer_is_said_in_one_line(name, skeleton, says):
@@ -225,6 +240,51 @@ def test_mpii_counts_hits_within_half_a_head_without_pelvis_and_thorax():
     assert whole.values["pckh_percent"] == pytest.approx(100 * 26 / 27)
     assert whole.by_joint["pckh_percent"]["left_ankle"] == 50.0
     assert whole.by_joint["pckh_percent"]["pelvis"] == 0.0
+
+
+def test_papers_table_of_mpii_has_pairs_and_the_top_of_the_head():
+    protocol = PROTOCOLS["mpii_pckh"]
+    samples = [frame("valid", "", number, corpus="mpii", head_size_px=10.0) for number in range(2)]
+    labels = torch.rand(2, 16, 2) * 200
+    predicted = labels.clone()
+    predicted[0, [MPII_16.index("left_knee"), MPII_16.index("upper_neck")]] += 100.0
+    evaluation = ProtocolEvaluation(protocol, read_frames(samples, protocol), MPII_16, MPII_16)
+    evaluation.update(
+        [sample.key for sample in samples], Measurable(predicted, labels, torch.ones(2, 16, dtype=torch.bool))
+    )
+    row = paper_table(protocol, evaluation.compute())
+    assert list(row) == ["Head", "Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle", "Mean"]
+    assert row["Head"] == 100.0 and row["Knee"] == 75.0 and row["Mean"] == pytest.approx(100 * 26 / 28)
+
+
+def test_a_head_without_a_box_is_as_large_as_it_is_labelled():
+    protocol = PROTOCOLS["3dhp_2d"]
+    samples = [frame("TS1", "", 0, corpus="mpi_inf_3dhp")]
+    labels = torch.rand(1, 17, 2)
+    labels[0, MPI_17.index("head_top")] = torch.tensor([100.0, 100.0])
+    labels[0, MPI_17.index("neck")] = torch.tensor([100.0, 140.0])
+    predicted = labels.clone()
+    predicted[0, MPI_17.index("left_knee"), 0] += 21.0
+    predicted[0, MPI_17.index("right_knee"), 0] += 19.0
+    evaluation = ProtocolEvaluation(protocol, read_frames(samples, protocol), MPI_17, MPI_17)
+    evaluation.update([samples[0].key], Measurable(predicted, labels, torch.ones(1, 17, dtype=torch.bool)))
+    assert evaluation.compute().whole.values["pckh_percent"] == pytest.approx(100 * 13 / 14)
+
+
+def test_hands_are_measured_in_the_stored_pictures_pixels():
+    protocol = PROTOCOLS["freihand_2d"]
+    camera = Camera.create(100.0, (50.0, 50.0))
+    samples = [frame("training/0-999", corpus="freihand", action="", camera=camera)]
+    labels = torch.rand(1, 21, 2) * 200
+    predicted = labels + torch.tensor([8.0, 0.0])
+    predicted[0, 0, 0] += 13.0  # 21
+    evaluation = ProtocolEvaluation(protocol, read_frames(samples, protocol), HAND_21, HAND_21)
+    mask = torch.ones(1, 21, dtype=torch.bool)
+    evaluation.update([samples[0].key], Measurable(predicted, labels, mask, focal_px=torch.tensor([200.0])))
+    values = evaluation.compute().whole.values
+    assert values["epe_px"] == pytest.approx((20 * 4.0 + 10.5) / 21, rel=1e-4)
+    assert values["pck_px_percent"] == pytest.approx(100 * 20 / 21)
+    assert values["auc_px_percent"] == pytest.approx(100 * (20 * (26 / 30) + 19.5 / 30) / 21, abs=0.6)
 
 
 def test_batches_in_any_order_give_the_same_as_one(monkeypatch):

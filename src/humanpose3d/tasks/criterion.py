@@ -32,3 +32,4 @@ class Measurable:
     labels: Tensor  # float32 [B J 3] metres, camera frame; [B J 2]
     mask: Tensor  # bool [B J], labelled
     head_size_px: Tensor | None = None  # float32 [B], of the model input
+    focal_px: Tensor | None = None  # float32 [B], likewise

@@ -101,7 +101,8 @@ class HeatmapTask:
     def measurable(self, prediction: KeypointPrediction, batch: PoseBatch) -> Measurable:
         """Joints beside the view count too, as published: they are missed."""
         assert batch.joints_px is not None and batch.joint_px_mask is not None
-        return Measurable(prediction.points_px, batch.joints_px, batch.joint_px_mask, batch.head_size_px)
+        focal_px = torch.linalg.det(batch.intrinsics[:, :2, :2]).abs().sqrt()
+        return Measurable(prediction.points_px, batch.joints_px, batch.joint_px_mask, batch.head_size_px, focal_px)
 
     def parts(self, batch: PoseBatch) -> dict[str, np.ndarray]:
         """What its samples are asked about -> each one's answer; "" where it has none."""

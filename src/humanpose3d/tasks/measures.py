@@ -29,6 +29,7 @@ PCK_MM = 150.0
 AUC_MM = torch.arange(31, dtype=torch.float64) * 5.0  # 0, 5, ..., 150
 HAND_AUC_MM, HAND_AUC_STEPS = 50.0, 100
 HAND_PCK_MM = 15.0
+HAND_AUC_PX, HAND_PCK_PX = 30.0, 10.0  # of pictures of 224 px
 PERCENT = 100.0
 
 
@@ -84,11 +85,15 @@ def velocity_error_mm(block: Block) -> Tensor:
     return _shown(MM_PER_M * error_m, block.mask & block.before.mask)
 
 
+def pixel_error(block: Block) -> Tensor:
+    """[B J]: distance in the picture."""
+    return _shown((block.predicted - block.labels).norm(dim=-1), block.mask)
+
+
 def head_hits(block: Block) -> Tensor:
     """[B J]: percent, 100 or 0."""
     assert block.head_size_px is not None
-    distance_px = _shown((block.predicted - block.labels).norm(dim=-1), block.mask)
-    return PERCENT * pckh(distance_px, block.head_size_px)
+    return PERCENT * pckh(pixel_error(block), block.head_size_px)
 
 
 MEASURES: dict[str, Measure] = {
@@ -113,6 +118,16 @@ MEASURES: dict[str, Measure] = {
         lambda block: PERCENT * auc(position_error_mm(block), AUC_MM),
     ),
     "pckh_percent": Measure("PCKh@0.5", "%", "joints within half the head's size", head_hits),
+    "epe_px": Measure("EPE", "px", "mean distance of the joints in the picture as it is stored", pixel_error),
+    "auc_px_percent": Measure(
+        "AUC",
+        "%",
+        "area under PCK from 0 to 30 px, 100 thresholds, by trapezoids",
+        lambda block: PERCENT * auc_trapezoid(pixel_error(block), HAND_AUC_PX, HAND_AUC_STEPS),
+    ),
+    "pck_px_percent": Measure(
+        "PCK@10px", "%", "joints nearer than 10 px", lambda block: PERCENT * pck(pixel_error(block), HAND_PCK_PX)
+    ),
     "pa_pck15_percent": Measure(
         "PA-PCK@15",
         "%",

@@ -51,7 +51,7 @@ def protocol_facts(name: str, protocol: Protocol, frames: Frames, scores: Protoc
     mpjpe_mm, pa_mpjpe_mm, ... of those that the protocol measures; action_wise, subject_wise; by_action, by_subject,
     by_camera, by_group; by_joint, and by_joint_mm of the first measure in mm; protocol: what was done.
     """
-    in_mm = next((measure for measure in protocol.measures if MEASURES[measure].is_error), None)
+    in_mm = next((measure for measure in protocol.measures if MEASURES[measure].unit == "mm"), None)
     facts: dict[str, Any] = {
         **_numbers(scores.whole.values),
         "samples": scores.whole.samples,
@@ -80,10 +80,20 @@ def protocol_facts(name: str, protocol: Protocol, frames: Frames, scores: Protoc
     }
     if in_mm is not None:
         facts["by_joint_mm"] = facts["by_joint"][in_mm]
+    if protocol.table:
+        facts["table"] = _numbers(paper_table(protocol, scores))
     if VELOCITY in protocol.measures:
         facts["protocol"] |= {"velocity_step_frames": scores.step, "velocity_pairs": scores.pairs}
         facts["protocol"]["velocity_step_ms"] = _step_ms(frames, scores)
     return facts
+
+
+def paper_table(protocol: Protocol, scores: ProtocolScores) -> dict[str, float]:
+    """The columns of papers: mean of left and right, then the mean over all joints and samples."""
+    measure = protocol.measures[0]
+    by_joint = scores.whole.by_joint[measure]
+    row = {name: sum(by_joint[joint] for joint in joints) / len(joints) for name, joints in protocol.table.items()}
+    return {**row, "Mean": scores.whole.values[measure]}
 
 
 def deviations(protocol: Protocol, frames: Frames, scores: ProtocolScores) -> list[str]:
@@ -144,6 +154,9 @@ def text_report(facts: dict[str, Any], protocol: Protocol, scores: ProtocolScore
     for table in (_parts_table(protocol, scores), _joints_table(protocol, scores)):
         console.print()
         console.print(table)
+    if protocol.table:
+        row = paper_table(protocol, scores)
+        console.print("  ".join(f"{name} {_figure(value)}" for name, value in row.items()) + "\n")
     meanings = (f"{MEASURES[key].label}: {MEASURES[key].meaning}." for key in protocol.measures)
     console.print(fill("  ".join(meanings), WIDTH))
     return console.file.getvalue().rstrip()  # type: ignore[attr-defined]

@@ -36,6 +36,7 @@ class Frames:
     takes: list[str] = field(default_factory=list)  # one person through one camera
     numbers: list[int] = field(default_factory=list)  # of the frame in its take
     head_sizes_px: list[float] = field(default_factory=list)  # NaN where unknown
+    focals_px: list[float] = field(default_factory=list)  # of the stored pictures; NaN where unknown
     corpora: Counter[str] = field(default_factory=Counter)
     keypoints: Counter[str] = field(default_factory=Counter)  # who found the 2D joints
     fps: Counter[float] = field(default_factory=Counter)
@@ -61,6 +62,7 @@ class Frames:
             self.takes.append(take_of(sample))
             self.numbers.append(sample.frame_index)
             self.head_sizes_px.append(np.nan if sample.head_size_px is None else sample.head_size_px)
+            self.focals_px.append(np.nan if sample.camera is None else sample.camera.focal_px)
             self.corpora[sample.corpus] += 1
             self.keypoints[keypoint_source(sample)] += 1
             if sample.fps is not None:
@@ -157,10 +159,18 @@ class ProtocolEvaluation:
             return
         rows = np.array(found)[kept]
         truth = np.where(batch.mask[..., None].cpu().numpy(), batch.labels.cpu().numpy(), np.nan)[kept]
-        self._predicted[rows] = _rooted(batch.predicted.float().cpu().numpy()[kept], *self._columns["predicted"])
+        predicted = batch.predicted.float().cpu().numpy()[kept]
+        if self.protocol.in_stored_px:
+            assert batch.focal_px is not None
+            scale = np.array(self.frames.focals_px)[rows] / batch.focal_px.cpu().numpy()[kept]
+            truth, predicted = truth * scale[:, None, None], predicted * scale[:, None, None]
+        self._predicted[rows] = _rooted(predicted, *self._columns["predicted"])
         if batch.head_size_px is not None:  # in the pixels of the answers, which the sample's own are not
             self._head_sizes_px[rows] = batch.head_size_px.cpu().numpy()[kept]
         self._labels[rows] = _rooted(truth, *self._columns["labels"])
+        if self.protocol.head:
+            top, bottom = (self._labels[rows][:, self.skeleton.index(joint)] for joint in self.protocol.head)
+            self._head_sizes_px[rows] = np.linalg.norm(top - bottom, axis=-1)
         for question, kinds in self._kinds.items():
             kinds[rows] = GROUPS[question][1](truth, self._labelled_in)
 

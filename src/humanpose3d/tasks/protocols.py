@@ -34,6 +34,9 @@ class Protocol:
     frames: Mapping[str, int] = field(default_factory=dict)  # official number of each subject's, where one is known
     unscored: tuple[str, ...] = ()  # joints shown, but left out of every mean
     dimensions: int = 3
+    table: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # columns as papers print them -> their joints
+    head: tuple[str, ...] = ()  # two joints whose distance in the labels is the head's size; none: the samples tell it
+    in_stored_px: bool = False  # pixels are those of the stored pictures, by the cameras; else the model's view's
     wants: str = "a model that lifts to 3D"  # what can answer, in words
     action: Callable[[str], str] = str
 
@@ -58,6 +61,14 @@ _H36M_P1 = Protocol(
     alignment="root (pelvis); its own error of 0 counts among the 17",
     action=whole_action,
 )
+
+_BOTH_SIDES: dict[str, tuple[str, ...]] = {
+    name: (f"left_{joint}", f"right_{joint}")
+    for name, joint in (
+        ("Shoulder", "shoulder"), ("Elbow", "elbow"), ("Wrist", "wrist"), ("Hip", "hip"), ("Knee", "knee"),
+        ("Ankle", "ankle"),
+    )
+}  # fmt: skip
 
 PROTOCOLS: dict[str, Protocol] = {
     "h36m_p1": _H36M_P1,
@@ -88,6 +99,32 @@ PROTOCOLS: dict[str, Protocol] = {
         unscored=("pelvis", "thorax"),
         dimensions=2,
         wants="a 2D heat-map model",
+        table={"Head": ("head_top",)} | _BOTH_SIDES,
+    ),
+    "3dhp_2d": Protocol(
+        title="MPI-INF-3DHP, test set in 2D: PCKh@0.5 of the 14 joints, by the head as it is labelled",
+        corpus="mpi_inf_3dhp",
+        skeleton="mpi_14",
+        root=(),
+        subjects=("TS1", "TS2", "TS3", "TS4", "TS5", "TS6"),
+        frames={"TS1": 603, "TS2": 540, "TS3": 505, "TS4": 553, "TS5": 276, "TS6": 452},
+        measures=("pckh_percent",),
+        alignment="none; the head's size is the distance from the top of the head to the neck, in the picture",
+        dimensions=2,
+        wants="a 2D heat-map model",
+        table={"Head": ("head_top",)} | _BOTH_SIDES,
+        head=("head_top", "neck"),
+    ),
+    "freihand_2d": Protocol(
+        title="FreiHAND in 2D: 21 joints of a hand",
+        corpus="freihand",
+        skeleton="hand_21",
+        root=(),
+        measures=("epe_px", "auc_px_percent", "pck_px_percent"),
+        alignment="none",
+        dimensions=2,
+        wants="a 2D heat-map model of hands",
+        in_stored_px=True,
     ),
     "3dpw": Protocol(
         title="3DPW, test set: 14 joints regressed from the body's mesh",
