@@ -274,7 +274,7 @@ def test_a_head_without_a_box_is_as_large_as_it_is_labelled():
 def test_hands_are_measured_in_the_stored_pictures_pixels():
     protocol = PROTOCOLS["freihand_2d"]
     camera = Camera.create(100.0, (50.0, 50.0))
-    samples = [frame("training/0-999", corpus="freihand", action="", camera=camera)]
+    samples = [replace(frame("training/0-999", corpus="freihand", action=""), camera=camera)]
     labels = torch.rand(1, 21, 2) * 200
     predicted = labels + torch.tensor([8.0, 0.0])
     predicted[0, 0, 0] += 13.0  # 21
