@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
+from benchmarks.public_hourglass import PoseNet
 from tests.batches import random_batch
-from torch import nn
 
 from humanpose3d.model_config import HourglassConfig, config_from_dict, model_config
 from humanpose3d.models import build_model
@@ -132,87 +131,6 @@ def test_a_few_pictures_are_learned_by_heart_and_their_mirror_images_too():
         optimizer.step()
     found = peaks(model(replace(batch, image=images)).heatmaps[:, -1])[0]
     assert (found - both).norm(dim=-1).max() < 2.0 * 4.0
-
-
-# ---------------------------------------------------------------------- the public network, by its own names
-
-
-class Conv(nn.Module):
-    def __init__(self, inputs, outputs, kernel=3, stride=1, bn=False, relu=True):
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=(kernel - 1) // 2, bias=True)
-        self.relu = nn.ReLU() if relu else None
-        self.bn = nn.BatchNorm2d(outputs) if bn else None
-
-    def forward(self, x):
-        x = self.conv(x)
-        x = x if self.bn is None else self.bn(x)
-        return x if self.relu is None else self.relu(x)
-
-
-class PublicResidual(nn.Module):
-    def __init__(self, inputs, outputs):
-        super().__init__()
-        half = outputs // 2
-        self.bn1, self.conv1 = nn.BatchNorm2d(inputs), Conv(inputs, half, 1, relu=False)
-        self.bn2, self.conv2 = nn.BatchNorm2d(half), Conv(half, half, 3, relu=False)
-        self.bn3, self.conv3 = nn.BatchNorm2d(half), Conv(half, outputs, 1, relu=False)
-        self.skip_layer, self.needs_skip = Conv(inputs, outputs, 1, relu=False), inputs != outputs
-
-    def forward(self, x):
-        y = self.conv1(F.relu(self.bn1(x)))
-        y = self.conv3(F.relu(self.bn3(self.conv2(F.relu(self.bn2(y))))))
-        return y + (self.skip_layer(x) if self.needs_skip else x)
-
-
-class PublicHourglass(nn.Module):
-    def __init__(self, depth, channels):
-        super().__init__()
-        self.up1, self.low1 = PublicResidual(channels, channels), PublicResidual(channels, channels)
-        self.low2 = PublicHourglass(depth - 1, channels) if depth > 1 else PublicResidual(channels, channels)
-        self.low3 = PublicResidual(channels, channels)
-
-    def forward(self, x):
-        low = self.low3(self.low2(self.low1(F.max_pool2d(x, 2))))
-        return self.up1(x) + F.interpolate(low, scale_factor=2)
-
-
-class Merge(nn.Module):
-    def __init__(self, inputs, outputs):
-        super().__init__()
-        self.conv = Conv(inputs, outputs, 1, relu=False)
-
-    def forward(self, x):
-        return self.conv(x)
-
-
-class PoseNet(nn.Module):
-    """The layout of the public network's weights."""
-
-    def __init__(self, stacks, channels, joints):
-        super().__init__()
-        quarter, half = channels // 4, channels // 2
-        self.pre = nn.Sequential(
-            Conv(3, quarter, 7, 2, bn=True), PublicResidual(quarter, half), nn.MaxPool2d(2),
-            PublicResidual(half, half), PublicResidual(half, channels),
-        )  # fmt: skip
-        self.hgs = nn.ModuleList(nn.Sequential(PublicHourglass(4, channels)) for _ in range(stacks))
-        self.features = nn.ModuleList(
-            nn.Sequential(PublicResidual(channels, channels), Conv(channels, channels, 1, bn=True))
-            for _ in range(stacks)
-        )
-        self.outs = nn.ModuleList(Conv(channels, joints, 1, relu=False) for _ in range(stacks))
-        self.merge_features = nn.ModuleList(Merge(channels, channels) for _ in range(stacks - 1))
-        self.merge_preds = nn.ModuleList(Merge(joints, channels) for _ in range(stacks - 1))
-
-    def forward(self, image):
-        x, found = self.pre(image), []
-        for i, hourglass in enumerate(self.hgs):
-            features = self.features[i](hourglass(x))
-            found.append(self.outs[i](features))
-            if i < len(self.hgs) - 1:
-                x = x + self.merge_preds[i](found[-1]) + self.merge_features[i](features)
-        return torch.stack(found, dim=1)
 
 
 @pytest.mark.parametrize("prefix", ["model.module.", "module.", ""])
