@@ -7,7 +7,7 @@ import pytest
 
 from humanpose3d.skeletons import COCO_17, H36M_17, shared_joints
 from humanpose3d.studio.layouts import write_corpus
-from humanpose3d.studio.mocap import ANYTHING, FILE, write_mocap
+from humanpose3d.studio.mocap import FILE, write_mocap
 
 FRAMES = 60  # six seconds: a whole round of most actions
 
@@ -15,7 +15,7 @@ FRAMES = 60  # six seconds: a whole round of most actions
 @pytest.fixture(scope="module")
 def values(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
     out = tmp_path_factory.mktemp("motion")
-    write_mocap(out, subjects=["S901", "S902"], frames_per_take=FRAMES)
+    write_mocap(out, subjects=["S101", "S102"], frames_per_take=FRAMES)
     with np.load(out / FILE, allow_pickle=False) as file:
         return dict(file)
 
@@ -26,7 +26,7 @@ def at(values: dict[str, np.ndarray], joint: str) -> np.ndarray:
 
 def test_each_person_acts_everything(values):
     assert len(values["frame"]) == 2 * 15 * FRAMES and len(np.unique(values["motion"])) == 30
-    assert set(values["subject"].tolist()) == {901, 902} and "Sitting" in values["label"]
+    assert set(values["subject"].tolist()) == {101, 102} and "Sitting" in values["label"]
     assert (values["frame"].reshape(30, FRAMES) == np.arange(FRAMES) * 12).all()
 
 
@@ -59,25 +59,6 @@ def test_faces_look_where_the_chest_does(values):
     left = at(values, "left_shoulder") - at(values, "right_shoulder")
     forward = np.cross(left, at(values, "thorax") - at(values, "spine"))
     assert ((nose * forward).sum(-1) > 0).mean() > 0.98
-
-
-def test_training_people_do_anything_besides(tmp_path: Path):
-    write_mocap(tmp_path, subjects=["S101", "S901"], frames_per_take=20)
-    with np.load(tmp_path / FILE, allow_pickle=False) as file:
-        values = dict(file)
-    is_anything = values["label"] == "Anything"
-    assert is_anything.sum() == ANYTHING * 20 and set(values["subject"][is_anything].tolist()) == {101}
-    assert len(values["frame"]) == (15 * 2 + ANYTHING) * 20 and len(np.unique(values["motion"])) == 30 + ANYTHING
-    joints = values["joints_h36m_m"][is_anything]
-    assert joints[..., 2].min() > 0.0, "nobody sinks into the floor"
-    steps = np.linalg.norm(np.diff(joints.reshape(ANYTHING, 20, 17, 3), axis=1), axis=-1)
-    assert steps.max() < 0.6, "nobody jumps from pose to pose"
-    pelvis = values["joints_h36m_m"][:, H36M_17.index("pelvis"), 2]
-    wrists = (
-        values["joints_h36m_m"][:, H36M_17.index("left_wrist")] - values["joints_h36m_m"][:, H36M_17.index("thorax")]
-    )
-    for spread in (pelvis, *wrists.T):
-        assert np.std(spread[is_anything]) > 0.15
 
 
 def test_the_same_request_gives_the_same_bytes(tmp_path: Path):

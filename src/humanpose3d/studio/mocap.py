@@ -1,8 +1,7 @@
 """The studio's motion without pictures, in the layout that `sources/mocap.py` reads: what captured motion lacks.
 
-All of Human3.6M's fifteen kinds of action: sitting, crouching, kneeling, the floor, crossed limbs; and for training,
-random poses (`anything.py`). Joints are placed as CMU's are (hip centres, spine, neck and head by its skeletons'
-proportions), so that one model can learn from both.
+All of Human3.6M's fifteen kinds of action: sitting, crouching, kneeling, the floor, crossed limbs. Joints are placed as
+CMU's are (hip centres, spine, neck and head by its skeletons' proportions), so that one model can learn from both.
 """
 
 from __future__ import annotations
@@ -18,15 +17,13 @@ from humanpose3d.files import write_whole
 from humanpose3d.reports import StageReport, progress
 from humanpose3d.sample import normalise_subject
 from humanpose3d.skeletons import COCO_17, H36M_17
-from humanpose3d.studio.anything import make_anything
-from humanpose3d.studio.motion import ACTIONS, Joints, Take, make_take, solve
+from humanpose3d.studio.motion import ACTIONS, Joints, make_take, solve
 from humanpose3d.studio.people import Body
 from humanpose3d.studio.shoot import in_processes
 
 LAYOUTS = ("npz",)
 FILE = "studio_mocap_10fps.npz"
-FIRST, VALIDATION_FROM, LAST = 101, 900, 999  # numbers of the studio's people; sources/mocap.py keeps the last
-ANYTHING = 10  # takes of random poses of each training person
+FIRST, LAST = 101, 999  # numbers of the studio's people; from 900 on the reader keeps them for validation
 SUBJECTS = (*(f"S{number}" for number in range(101, 117)), *(f"S{number}" for number in range(901, 905)))
 FPS, CAPTURE_STEP = 10.0, 12  # and how far apart the frames' numbers are, at 120 Hz
 STATURE_M, STATURE_SPREAD_M, STATURE_RANGE_M = 1.70, 0.09, (1.50, 1.92)
@@ -45,7 +42,7 @@ FACE = {
     "left_ear": (-0.0416, 0.0, -0.0285),
     "right_ear": (0.0416, 0.0, -0.0285),
 }
-_PERSON, _TAKE, _ANYTHING = range(3)  # what a random stream is for
+_PERSON, _TAKE = range(2)  # what a random stream is for
 
 
 @dataclass(frozen=True)
@@ -67,9 +64,8 @@ def write_mocap(
     workers: int = 1,
     layout: str = LAYOUTS[0],
 ) -> StageReport:
-    """`studio_mocap_10fps.npz` in `out`: each subject in all actions, those for training in random poses besides.
+    """`studio_mocap_10fps.npz` in `out`: each subject in all actions. ValueError for people who are not in the studio.
 
-    ValueError for people who are not in the studio.
     The same request gives the same bytes, whatever `workers` is.
     """
     if layout not in LAYOUTS:
@@ -80,7 +76,7 @@ def write_mocap(
         raise ValueError(f"frames_per_take is {frames_per_take}; at least 1 frame is needed")
     jobs = [_Job(number, frames_per_take, seed) for number in sorted({_number(subject) for subject in subjects})]
     report = StageReport("fake")
-    report.inputs = sum(len(_performances(job.number)) for job in jobs) * frames_per_take
+    report.inputs = len(jobs) * len(ACTIONS) * frames_per_take
     acted: dict[int, np.ndarray] = {}
     with progress("acting", len(jobs)) as bar:
         for number, joints in in_processes(_act, jobs, workers):
@@ -89,7 +85,7 @@ def write_mocap(
     out.mkdir(parents=True, exist_ok=True)
     write_whole(out / FILE, _npz(acted))
     report.count("frames", report.inputs)
-    report.summary = f"wrote {report.inputs} frames of {len(jobs)} people to {out / FILE}"
+    report.summary = f"wrote {report.inputs} frames of {len(jobs)} people in {len(ACTIONS)} actions to {out / FILE}"
     return report
 
 
@@ -100,22 +96,12 @@ def _number(subject: str) -> int:
     return int(number)
 
 
-def _performances(number: int) -> list[tuple[str, str]]:
-    """(name of the motion, what is done in it) of everything that a person does."""
-    done = [(name, name) for name, _ in ACTIONS.values()]
-    if number < VALIDATION_FROM:
-        done += [(f"Anything{take}", "Anything") for take in range(ANYTHING)]
-    return [(f"studio_S{number}_{name}", label) for name, label in done]
-
-
 def _act(job: _Job) -> tuple[int, np.ndarray]:
-    """(number, float32 [performances frames 2 17 3]: H36M-17 and COCO-17 joints)."""
+    """(number, float32 [actions frames 2 17 3]: H36M-17 and COCO-17 joints)."""
     body = _random_body(np.random.default_rng([job.seed, _PERSON, job.number]))
-    takes: list[Take] = [
+    takes = [
         make_take(action, body, np.random.default_rng([job.seed, _TAKE, job.number, action])) for action in ACTIONS
     ]
-    for number in range(len(_performances(job.number)) - len(takes)):
-        takes.append(make_anything(body, np.random.default_rng([job.seed, _ANYTHING, job.number, number])))
     joints = [
         [_captured(solve(take.pose_at(frame / FPS), body), body) for frame in range(job.frames)] for take in takes
     ]
@@ -161,20 +147,20 @@ def _captured(joints: Joints, body: Body) -> np.ndarray:
 
 
 def _npz(acted: dict[int, np.ndarray]) -> bytes:
-    """The file: a row for each frame, person after person and performance after performance."""
-    numbers = sorted(acted)
+    """The file: a row for each frame, person after person and action after action."""
+    numbers, names = sorted(acted), [name for name, _ in ACTIONS.values()]
     frames = acted[numbers[0]].shape[1]
     joints = np.concatenate([acted[number].reshape(-1, 2, 17, 3) for number in numbers])
-    performed = [(number, *each) for number in numbers for each in _performances(number)]
+    motions = [f"studio_S{number}_{name}" for number in numbers for name in names]
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
         joints_h36m_m=joints[:, 0],
         joints_coco_m=joints[:, 1],
-        subject=np.repeat(np.array([number for number, _, _ in performed], np.int16), frames),
-        motion=np.repeat([motion for _, motion, _ in performed], frames),
-        label=np.repeat([label for _, _, label in performed], frames),
-        frame=np.tile(np.arange(frames, dtype=np.int32) * CAPTURE_STEP, len(performed)),
+        subject=np.repeat(np.array(numbers, np.int16), len(names) * frames),
+        motion=np.repeat(motions, frames),
+        label=np.repeat(np.tile(names, len(numbers)), frames),
+        frame=np.tile(np.arange(frames, dtype=np.int32) * CAPTURE_STEP, len(motions)),
         h36m_names=np.array(H36M_17.joints),
         coco_names=np.array(COCO_17.joints),
     )

@@ -242,7 +242,7 @@ def _seated(height_m: float, body: Body) -> Pose:
     )
 
 
-def ease(t: float) -> float:
+def _ease(t: float) -> float:
     """0 to 1 with rest at both ends."""
     t = float(np.clip(t, 0.0, 1.0))
     return t * t * (3 - 2 * t)
@@ -252,10 +252,10 @@ def _cycle(poses: list[Pose], seconds_each: float, t: float) -> Pose:
     """From pose to pose and round again: 45 % of the time moving, the rest held."""
     step, share = divmod(t / seconds_each, 1.0)
     here = int(step) % len(poses)
-    return mix(poses[here], poses[(here + 1) % len(poses)], ease(share / 0.45))
+    return mix(poses[here], poses[(here + 1) % len(poses)], _ease(share / 0.45))
 
 
-def alive(pose: Pose, t: float, phase: float, strength: float = 1.0) -> Pose:
+def _alive(pose: Pose, t: float, phase: float, strength: float = 1.0) -> Pose:
     """Small swaying, breathing and looking about: nobody stands quite still."""
     sway = (
         0.05 * strength * np.array([np.sin(0.9 * t + phase), np.sin(1.3 * t + 2 * phase), np.sin(0.6 * t + 3 * phase)])
@@ -281,7 +281,7 @@ class _Cast:
     def on_the_spot(self, pose: Pose, t: float, turning: float = 0.5) -> Pose:
         """Placed, facing its way, turning slowly to and fro."""
         yaw = self.yaw + turning * np.sin(0.35 * t + self.phase) + 0.3 * turning * np.sin(0.9 * t)
-        return alive(pose.with_(place=self.place, yaw=yaw), t, self.phase)
+        return _alive(pose.with_(place=self.place, yaw=yaw), t, self.phase)
 
     def stool(self) -> Stool:
         return Stool(
@@ -394,7 +394,7 @@ def _sitting_down(cast: _Cast) -> Take:
         # The pelvis moves back over the seat while the feet stay where they are.
         forward_m = sit.feet[0, 1] * cast.body.leg - pose.feet[0, 1] * cast.body.leg
         ahead = forward_m * np.array([-np.sin(cast.yaw), np.cos(cast.yaw)])
-        return alive(pose.with_(place=cast.place + ahead, yaw=cast.yaw), t, cast.phase)
+        return _alive(pose.with_(place=cast.place + ahead, yaw=cast.yaw), t, cast.phase)
 
     return Take(pose_at, stool)
 
@@ -477,7 +477,7 @@ class _Path:
             if swing_arms:
                 hands[side] = hands[side] + [0.0, -0.34 * forward + 0.05, 0.05 * abs(forward)]
         sway = 0.1 * np.sin(2 * np.pi * cycle)
-        return alive(
+        return _alive(
             pose.with_(
                 place=place,
                 yaw=yaw,
@@ -503,7 +503,7 @@ def _step(phase: float) -> tuple[float, float, float]:
             0.3 * max(0.2 - share, 0.0) / 0.2 - 0.7 * max(share - 0.75, 0.0) / 0.25,
         )
     share = (phase - 0.6) / 0.4
-    return -1.0 + 2.0 * ease(share), np.sin(np.pi * share) + 0.18 * (1 - share), 0.3 * share - 0.7 * (1 - share)
+    return -1.0 + 2.0 * _ease(share), np.sin(np.pi * share) + 0.18 * (1 - share), 0.3 * share - 0.7 * (1 - share)
 
 
 ACTIONS: dict[int, tuple[str, Callable[[_Cast], Take]]] = {
