@@ -250,6 +250,6 @@ def flipped_back(heatmaps: Tensor, flip_permutation: Tensor) -> Tensor:
     return heatmaps.flip(-1)[:, flip_permutation]
 
 
-def gaussian_energy(sigma: float) -> float:
-    """Sum of the squares of a Gaussian's cells, peak 1, `sigma` cells wide."""
-    return math.pi * sigma**2
+def gaussian_energy(sigma: float, weight: float = 0.0) -> float:
+    """Sum of the squares of a Gaussian's cells, peak 1, `sigma` cells wide, each times 1 + weight * itself."""
+    return math.pi * sigma**2 * (1.0 + weight * 2.0 / 3.0)

@@ -23,6 +23,9 @@ from humanpose3d.skeletons import get_skeleton
 from humanpose3d.tasks.criterion import Criterion, Measurable
 from humanpose3d.visualize.heatmaps import draw_heatmaps
 
+# A joint is a few cells of thousands: without this an hourglass answers nothing anywhere for a long time (docs/LOG.md).
+FOREGROUND = 10.0
+
 
 class KeypointPrediction(NamedTuple):
     """Heat maps and the joints in them."""
@@ -56,7 +59,7 @@ class HeatmapTask:
         self.skeleton = get_skeleton(config.skeleton)
         self.decoding = decoding or Decoding()
         self._draw = GaussianHeatmapGenerator(config.input_size, HEATMAP_STRIDE, config.heatmap_sigma)
-        self._energy = gaussian_energy(config.heatmap_sigma)
+        self._energy = gaussian_energy(config.heatmap_sigma, FOREGROUND)
         self._flip = torch.from_numpy(self.skeleton.flip_permutation)
 
     def predict(self, model: nn.Module, batch: PoseBatch) -> KeypointPrediction:
@@ -70,15 +73,16 @@ class HeatmapTask:
         return KeypointPrediction(heatmaps, *peaks(last, self.decoding.decoder))
 
     def loss(self, prediction: KeypointPrediction, batch: PoseBatch) -> dict[str, Tensor]:
-        """ "loss", the mean over the stacks of "stack_1" ...: squared error of the labelled joints' maps, in units of
-        what an empty map would have."""
+        """Squared error of the labelled joints' maps, cells near a joint weighing more, in units of what an empty map
+        would have: of each stack, "stack_1" ..., and "loss", their mean."""
         assert batch.joints_px is not None and batch.joint_in_view is not None
         heatmaps = prediction.heatmaps
         with torch.autocast(heatmaps.device.type, enabled=False):
             self._draw.to(heatmaps.device)
             seen = batch.joint_in_view
             target = self._draw(batch.joints_px, torch.ones_like(batch.joints_px[..., 0]), seen)
-            square = (heatmaps - target[:, None]).square().sum((-1, -2)) / self._energy  # [B stacks J]
+            weight = 1.0 + FOREGROUND * target[:, None]
+            square = (weight * (heatmaps - target[:, None]).square()).sum((-1, -2)) / self._energy  # [B stacks J]
             count = seen.sum().clamp(min=1)
             stacks = (square * seen[:, None]).sum((0, 2)) / count
         return {"loss": stacks.mean()} | {f"stack_{number}": value for number, value in enumerate(stacks, start=1)}
