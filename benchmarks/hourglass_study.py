@@ -3,9 +3,9 @@
     python benchmarks/hourglass_study.py --chunks-dir ROOT --work DIR [--images 20000] [--full] [--json FILE]
 
 ROOT: train/ and val/ with MPII's joints and head sizes (`humanpose3d fake mpii`, or MPII itself). Each case is its
-preset, configs/hourglass/case1.yaml to case8.yaml, at a quarter of its channels and 128 px unless --full, with Adam, one
-cosine and the same seed, order and augmentation for all. DIR gets the runs; a case that is there already is not trained
-again.
+preset, configs/hourglass/case1.yaml to case8.yaml, at a quarter of its channels and 128 px unless --full, with Adam,
+one cosine and the same seed, order and augmentation for all. DIR gets the runs; a case that is there already is not
+trained again.
 """
 
 from __future__ import annotations
@@ -94,9 +94,8 @@ def main() -> int:
     figures = {case: train(case, args) for case in args.cases}
     for case, found in figures.items():
         found["inference_s"] = inference_s(case, args)
-    print(
-        f"{args.images} images each, batches of {args.batch_size}, {'full' if args.full else 'a quarter of the'} channels"
-    )
+    channels = "full" if args.full else "a quarter of the"
+    print(f"{args.images} images each, batches of {args.batch_size}, {channels} channels")
     print("\n| case | | parameters | training s | PCKh % | inference s (256 images) | reported: min/epoch, PCKh % |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for case, found in figures.items():
