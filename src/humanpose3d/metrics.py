@@ -111,7 +111,7 @@ class KeypointMetrics(Metric):
         box_px = batch.image_size_wh[:, 0] / (1.0 + 2.0 * VIEW_MARGIN)
         limit_px = box_px / BOX_LIMIT
         if batch.head_size_px is not None:
-            limit_px = (HEAD_LIMIT * batch.head_size_px).where(batch.head_size_px.isfinite(), limit_px)
+            limit_px = (HEAD_LIMIT * batch.head_size_px).where(batch.head_size_px > 0, limit_px)
         self.found += ((error_px <= limit_px[:, None]) & mask).sum(0)
         self.error_sum += (error_px * mask).sum(0)
         self.count += mask.sum(0)

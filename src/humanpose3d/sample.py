@@ -146,7 +146,7 @@ class PoseBatch:
     window_mask: torch.Tensor | None = None  # bool [B T Jin]
     window_time_s: torch.Tensor | None = None  # float32 [B T], seconds from the own frame
     joint_px_mask: torch.Tensor | None = None  # bool [B J], the 2D label exists, in the view or not
-    head_size_px: torch.Tensor | None = None  # float32 [B], of the model input; NaN where unknown
+    head_size_px: torch.Tensor | None = None  # float32 [B], of the model input; 0 where unknown
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -27,6 +27,8 @@ def test_a_batch_has_the_documented_shapes_and_types():
     shapes = {name: (tuple(value.shape), str(value.dtype)[6:]) for name, value in tensors(batch).items()}
     assert shapes == {
         "counted": ((3,), "bool"),
+        "head_size_px": ((3,), "float32"),
+        "joint_px_mask": ((3, 17), "bool"),
         "image": ((3, 3, 64, 64), "uint8"),
         "depth_m": ((3, 1, 32, 32), "float32"),
         "keypoints_px": ((3, 17, 2), "float32"),

@@ -31,5 +31,5 @@ class Measurable:
     predicted: Tensor  # float32 [B J 3] metres, relative to the root; [B J 2] px of the model input
     labels: Tensor  # float32 [B J 3] metres, camera frame; [B J 2]
     mask: Tensor  # bool [B J], labelled
-    head_size_px: Tensor | None = None  # float32 [B], of the model input
+    head_size_px: Tensor | None = None  # float32 [B], of the model input; 0 where unknown
     focal_px: Tensor | None = None  # float32 [B], likewise

@@ -166,7 +166,8 @@ class ProtocolEvaluation:
             truth, predicted = truth * scale[:, None, None], predicted * scale[:, None, None]
         self._predicted[rows] = _rooted(predicted, *self._columns["predicted"])
         if batch.head_size_px is not None:  # in the pixels of the answers, which the sample's own are not
-            self._head_sizes_px[rows] = batch.head_size_px.cpu().numpy()[kept]
+            sizes_px = batch.head_size_px.cpu().numpy()[kept]
+            self._head_sizes_px[rows] = np.where(sizes_px > 0, sizes_px, np.nan)
         self._labels[rows] = _rooted(truth, *self._columns["labels"])
         if self.protocol.head:
             top, bottom = (self._labels[rows][:, self.skeleton.index(joint)] for joint in self.protocol.head)
