@@ -144,6 +144,13 @@ def test_hands_are_found_beside_the_people(request_: dict, tmp_path: Path, blind
         infer(**request_, hands=tmp_path / "body.pth")
 
 
+def test_an_hourglass_in_the_lifters_place_is_told_where_it_belongs(request_: dict, tmp_path: Path) -> None:
+    config = model_config("hourglass", "tiny", input_size=64, channels=8, depths=(2,), skeleton="mpii_16")
+    save_model(tmp_path / "body.pth", build_model(config), config)
+    with pytest.raises(ValueError, match=r"is an hourglass, .* give it as --keypoints hourglass:"):
+        infer(**{**request_, "checkpoint_path": tmp_path / "body.pth"})
+
+
 def test_a_model_of_other_keypoints_is_not_fed_the_hourglasss(request_: dict, tmp_path: Path) -> None:
     body = model_config("hourglass", "tiny", input_size=64, channels=8, depths=(2,), skeleton="mpii_16")
     save_model(tmp_path / "body.pth", build_model(body), body)

@@ -181,6 +181,11 @@ class Lifter:
             raise ValueError(
                 f"{checkpoint} holds a {config.model_type}, not a {model_type}; leave --model_type out or correct it"
             )
+        if config.model_type == "hourglass":
+            raise ValueError(
+                f"{checkpoint} is an hourglass, which finds 2D joints: give it as --keypoints hourglass:{checkpoint} (of "
+                "hands: --hands), beside the checkpoint of a lifter"
+            )
         self.skeleton = get_skeleton(config.skeleton)
         self.keypoint_skeleton = get_skeleton(config.keypoint_skeleton)
         if joint_definitions == "auto":
