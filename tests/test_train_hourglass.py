@@ -67,6 +67,7 @@ def test_a_run_leaves_a_checkpoint_scores_and_previews(root, tmp_path):
     assert load_model(best).config.depths == (2, 2) and report.facts["best_pck_percent"] is not None
     measured = train_model(settings(root, tmp_path, evaluate=True, checkpoint=best))
     assert measured.facts["pck_percent"] == pytest.approx(report.facts["best_pck_percent"])
+    assert len(measured.facts["previews"]) == 4 and all(Path(path).is_file() for path in measured.facts["previews"])
     assert "mean_pose_mpjpe_mm" not in measured.facts and len(measured.facts["by_joint_percent"]) == 17
     flipped = train_model(settings(root, tmp_path, evaluate=True, checkpoint=best, flip_test=True, decoder="peak"))
     assert flipped.facts["error_px"] != measured.facts["error_px"]

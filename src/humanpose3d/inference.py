@@ -40,7 +40,6 @@ JointDefinitions = Literal["auto", "trained", "human36m"]
 PEOPLE_AT_ONCE = 64  # through the pose model; bounds memory where a photograph holds a crowd
 WRITERS = 2
 JPEG = (cv2.IMWRITE_JPEG_QUALITY, 92)
-PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,8 +182,8 @@ class Lifter:
             )
         if config.model_type == "hourglass":
             raise ValueError(
-                f"{checkpoint} is an hourglass, which finds 2D joints: give it as --keypoints hourglass:{checkpoint} (of "
-                "hands: --hands), beside the checkpoint of a lifter"
+                f"{checkpoint} is an hourglass, which finds 2D joints: give it as --keypoints hourglass:{checkpoint} "
+                "(of hands: --hands), beside the checkpoint of a lifter"
             )
         self.skeleton = get_skeleton(config.skeleton)
         self.keypoint_skeleton = get_skeleton(config.keypoint_skeleton)
@@ -380,9 +379,7 @@ def _write_pictures(target: Path, result: Result, lifter: Lifter) -> None:
     }
     for ending, picture in pictures.items():
         path = target / result.name.parent / f"{result.name.stem}_{ending}"
-        done, buffer = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), _parameters(path))
-        assert done, path
-        write_whole(path, buffer.tobytes())
+        write_whole(path, panels.encode_png(picture) if path.suffix == ".png" else _encode_jpeg(picture))
 
 
 def _scaled(points: Sequence[np.ndarray], image: np.ndarray, picture: np.ndarray) -> list[np.ndarray]:
@@ -391,5 +388,7 @@ def _scaled(points: Sequence[np.ndarray], image: np.ndarray, picture: np.ndarray
     return [(each + 0.5) * scale - 0.5 for each in points]
 
 
-def _parameters(path: Path) -> tuple[int, ...]:
-    return PNG if path.suffix == ".png" else JPEG
+def _encode_jpeg(picture: np.ndarray) -> bytes:
+    done, buffer = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), JPEG)
+    assert done
+    return buffer.tobytes()

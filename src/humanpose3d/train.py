@@ -9,7 +9,7 @@ import logging
 import math
 import sys
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, islice
@@ -31,7 +31,7 @@ from humanpose3d.dataset.collator import Human36MCollator
 from humanpose3d.dataset.keypoint_batches import KeypointDecoder
 from humanpose3d.dataset.mix import DatasetMix, parse_mix
 from humanpose3d.estimators.weights import sha256_of
-from humanpose3d.files import make_folder, scratch_folder, write_report
+from humanpose3d.files import make_folder, scratch_folder, write_report, write_whole
 from humanpose3d.model_config import HEATMAP_STRIDE, HourglassConfig, ModelConfig, model_config
 from humanpose3d.models import build_model
 from humanpose3d.models.checkpoint import LoadedModel, describe, find_packaged, load_model
@@ -59,6 +59,7 @@ from humanpose3d.tasks.protocol_scores import ProtocolEvaluation, read_frames
 from humanpose3d.tasks.protocols import check_model
 from humanpose3d.tasks.training import Loaders, RunKeeper, TrainingBar, TrainingModule
 from humanpose3d.tasks.watching import StepProfiler
+from humanpose3d.visualize.panels import encode_png
 from humanpose3d.warp import in_view
 
 PREVIEWS = 4  # validation pictures in TensorBoard
@@ -93,8 +94,9 @@ def evaluate_checkpoint(config: TrainConfig) -> StageReport:
     """The scores of `config.checkpoint` on the validation chunks, beside those of the mean training pose.
 
     facts: mpjpe_mm, pa_mpjpe_mm, absolute_mpjpe_mm, root_error_mm, mean_pose_mpjpe_mm (None without training chunks),
-    by_action, by_group (facing, posture, crossed limbs: tasks/groups.py), by_joint_mm. Writes evaluate_report.json into
-    the checkpoint's run, beside a file that lies in none, and below log_dir for one that came with the package.
+    by_action, by_group (facing, posture, crossed limbs: tasks/groups.py), by_joint_mm, previews. Writes
+    evaluate_report.json and evaluate_preview_<n>.png into the checkpoint's run, beside a file that lies in none, and
+    below log_dir for one that came with the package. An hourglass is scored by pck_percent and error_px.
     With `protocol` it is measured as published instead, and the facts are those of `tasks.protocol_report`.
     """
     if config.checkpoint is None:
@@ -129,8 +131,19 @@ def evaluate_checkpoint(config: TrainConfig) -> StageReport:
     ]
     beside = "" if pose_mpjpe_mm is None else f"; always answering the mean training pose: {pose_mpjpe_mm:.1f} mm"
     report.summary = f"{_in_words(scores, task)} on {scores.samples} samples of {val_store.location}{beside}"
-    write_report(_report_folder(config), report)
+    folder = _report_folder(config)
+    report.facts["previews"] = [str(path) for path in _write_previews(folder, scores.previews)]
+    write_report(folder, report)
     return report
+
+
+def _write_previews(folder: Path, pictures: Sequence[np.ndarray]) -> list[Path]:
+    """evaluate_preview_0.png ...: what the model says of the first samples beside the truth."""
+    make_folder(folder)
+    paths = [folder / f"evaluate_preview_{number}.png" for number in range(len(pictures))]
+    for path, picture in zip(paths, pictures, strict=True):
+        write_whole(path, encode_png(picture))
+    return paths
 
 
 def _report_folder(config: TrainConfig) -> Path:
@@ -550,7 +563,7 @@ def _task_of(config: TrainConfig, loaded: LoadedModel) -> Task:
 
 def _measure(loaded: LoadedModel, task: Task, loader: StreamingLoader, device: torch.device) -> Scores:
     with torch.inference_mode(), progress("evaluate", len(loader.dataset)) as bar:
-        return evaluate(loaded.model, task, loader, device=device, by_part=True, advance=bar.advance)
+        return evaluate(loaded.model, task, loader, device=device, previews=PREVIEWS, by_part=True, advance=bar.advance)
 
 
 def _trainer(config: TrainConfig, keeper: RunKeeper, architecture: ModelConfig) -> lightning.Trainer:

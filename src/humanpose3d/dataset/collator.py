@@ -61,9 +61,7 @@ class Human36MCollator:
             keypoint_mask=_tensor(keypoint_mask),
             intrinsics=_tensor(np.stack([self._intrinsics(sample) for sample in samples])),
             image_size_wh=_tensor(np.array([sample.image_size_wh for sample in samples], dtype=np.float32)),
-            head_size_px=_tensor(
-                np.array([s.head_size_px or 0.0 for s in samples], dtype=np.float32)
-            ),
+            head_size_px=_tensor(np.array([s.head_size_px or 0.0 for s in samples], dtype=np.float32)),
             **self._labels(samples),
         )
 

@@ -30,6 +30,7 @@ MUTED: Colour = (120, 125, 130)
 TILE_PX = 560  # longer side of a panel's tile
 TITLE_PX = 40  # height of the line above a tile
 GAP_PX = 10
+PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP)
 PICTURE_LIMIT_PX = 1600  # longer side of an overlay; larger photographs are drawn on at this size
 FAINTEST = 0.15  # opacity of a keypoint of no confidence: seen, but not believed
 FOOT_M = 0.06  # an ankle joint stands this far above the ground
@@ -199,6 +200,13 @@ def fig_to_image(figure: Any) -> np.ndarray:
 
 
 # --- 2D ----------------------------------------------------------------------------------------------------------
+
+
+def encode_png(picture: np.ndarray) -> bytes:
+    """uint8 [h w 3] RGB -> the file's bytes."""
+    done, buffer = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), PNG)
+    assert done
+    return buffer.tobytes()
 
 
 def shrunk(image: np.ndarray, limit: int) -> tuple[np.ndarray, float]:
