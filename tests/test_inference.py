@@ -11,8 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+from humanpose3d import Pipeline
 from humanpose3d.camera import Camera, camera_to_pixel
 from humanpose3d.dataset.keypoint_batches import KeypointDecoder
+from humanpose3d.images import exif_focal_px, read_image
 from humanpose3d.inference import infer
 from humanpose3d.model_config import model_config
 from humanpose3d.models import build_model
@@ -178,7 +180,7 @@ def test_batches_do_not_change_the_result(request_: dict, tmp_path: Path) -> Non
 def test_without_the_depth_network_the_camera_is_assumed_and_it_says_so(request_: dict) -> None:
     infer(**request_ | {"no_depth": True, "depth_model_path": "/not/there", "fov_deg": 90.0})
     joints, data = result_of(request_["output_folder"], "a")
-    assert data["camera"]["source"] == "assumed field of view of 90 degrees"
+    assert data["camera"]["source"] == "given field of view of 90 degrees"
     assert data["camera"]["focal_px"] == pytest.approx(32.0) and data["camera"]["center_px"] == [31.5, 23.5]
     assert not data["depth_used"] and "depth" not in data["estimators"] and np.isfinite(joints).all()
 
@@ -263,3 +265,71 @@ def test_real_photographs_go_through_from_end_to_end(request_: dict, samples: Pa
     infer(**request_ | {"input_folder": assets, "yolo_model_path": str(weights), "visualize": True})
     assert result_of(request_["output_folder"], "bus")[0].shape == (4, 17, 3)
     assert result_of(request_["output_folder"], "zidane")[0].shape == (2, 17, 3)
+
+
+def test_one_picture_in_three_lines_gives_what_the_command_gives(request_: dict, photos: Path) -> None:
+    infer(**request_)
+    joints, facts = result_of(request_["output_folder"], "a")
+    pipeline = Pipeline(
+        request_["checkpoint_path"], yolo_model=request_["yolo_model_path"], depth_model=request_["depth_model_path"],
+        device="cpu",
+    )  # fmt: skip
+    for people in (pipeline.predict(photos / "a.jpg"), pipeline.predict(read_image(photos / "a.jpg"))):
+        assert len(people) == len(joints) > 0 and people[0].joints == H36M_17.joints
+        np.testing.assert_allclose([person.joints_cam_m for person in people], joints, atol=1e-4)
+        np.testing.assert_allclose(people[0].joints_px, facts["people"][0]["joints_px"], atol=0.05)
+    with pytest.raises(ValueError, match=r"an image is uint8 \[H W 3\] RGB, not float64"):
+        pipeline.predict(np.zeros((4, 4)))
+    with pytest.raises(ValueError, match="not an image"):
+        (photos / "text.jpg").write_text("no picture")
+        pipeline.predict(photos / "text.jpg")
+
+
+def test_whom_to_lift_can_be_chosen(request_: dict, tmp_path: Path) -> None:
+    everybody = infer(**request_).counts["people"]
+    _, facts = result_of(request_["output_folder"], "a")
+    boxes = np.array([person["box"] for person in facts["people"]])
+    assert len(boxes) > 2
+
+    def found(**choice: Any) -> list[dict[str, Any]]:
+        infer(**{**request_, "output_folder": tmp_path / "chosen"}, **choice)
+        return result_of(tmp_path / "chosen", "a")[1]["people"]
+
+    assert [person["box"] for person in found(max_people=2)] == boxes[:2].tolist()
+    assert [person["box"] for person in found(person="first")] == boxes[:1].tolist()
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    assert [person["box"] for person in found(person="largest")] == [boxes[areas.argmax()].tolist()]
+    scores = sorted((person["score"] for person in facts["people"]), reverse=True)
+    assert len(found(min_score=(scores[0] + scores[1]) / 2)) < len(boxes) <= everybody
+
+
+def test_the_lens_is_as_told_else_by_exif_else_as_estimated(request_: dict, photos: Path, tmp_path: Path) -> None:
+    picture = Image.new("RGB", (300, 200))
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0xA405] = 50  # millimetres on 35 mm film
+    picture.save(photos / "a.jpg", exif=exif)
+
+    def camera(**choice: Any) -> dict[str, Any]:
+        infer(**{**request_, "output_folder": tmp_path / "lens"}, **choice)
+        return result_of(tmp_path / "lens", "a")[1]["camera"]
+
+    by_exif = 50.0 / np.hypot(36, 24) * np.hypot(300, 200)
+    assert camera()["focal_px"] == pytest.approx(by_exif) and "EXIF" in camera()["source"]
+    assert camera(focal_px=321.0) == camera(focal_px=321.0) | {"focal_px": 321.0, "source": "focal length as given"}
+    by_angle = camera(fov_deg=90.0)
+    assert by_angle["focal_px"] == pytest.approx(150.0) and by_angle["source"] == "given field of view of 90 degrees"
+    with pytest.raises(ValueError, match="not both"):
+        camera(fov_deg=90.0, focal_px=100.0)
+    Image.new("RGB", (300, 200)).save(photos / "a.jpg")
+    assert "depth network" in camera()["source"]
+    assert camera(no_depth=True)["source"] == "assumed field of view of 55 degrees"
+
+
+def test_a_lens_by_millimetres_and_the_sensors_resolution(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    ifd = exif.get_ifd(0x8769)
+    ifd[0x920A], ifd[0xA20E], ifd[0xA210], ifd[0xA002] = 8.0, 1000.0, 3, 600  # 100 pixels a millimetre, halved since
+    Image.new("RGB", (300, 200)).save(tmp_path / "a.jpg", exif=exif)
+    assert exif_focal_px(tmp_path / "a.jpg") == pytest.approx(8.0 * 100.0 / 2.0)
+    Image.new("RGB", (300, 200)).save(tmp_path / "b.jpg")
+    assert exif_focal_px(tmp_path / "b.jpg") is None and exif_focal_px(tmp_path / "missing.jpg") is None

@@ -17,6 +17,7 @@ ROWS = [
     {"chunks", "models", "visualize"},
     {"loss", "metrics", "runs"},
     {"estimators", "dataset", "tasks"},
+    {"pipeline"},
     {"preprocess", "train", "inference", "inspect"},
     {"cli"},
     {"__main__"},

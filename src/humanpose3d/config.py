@@ -434,8 +434,17 @@ class InferConfig(Command):
     """Write original, 2D overlay, depth map, 3D pose and the 2x2 panel of each image."""
     legacy_npy: bool = False
     """.npy holds [17, 3] of the first person, root-relative millimetres, instead of [people, 17, 3] metres."""
-    fov_deg: Annotated[float, Field(gt=0, lt=180)] = 55.0
-    """Field of view along the longer side, degrees, where the depth network does not estimate one."""
+    focal_px: Annotated[Annotated[float, Field(gt=0)] | None, arg(aliases=["--focal"])] = None
+    """Focal length of all pictures, pixels. Else --fov-deg, a picture's EXIF, the depth network's estimate, or 55
+    degrees, in that order; the output says which."""
+    fov_deg: Annotated[Annotated[float, Field(gt=0, lt=180)] | None, arg(aliases=["--fov"])] = None
+    """Field of view of all pictures along the longer side, degrees."""
+    person: Literal["all", "largest", "first"] = "all"
+    """Who is lifted: all people, the one with the largest box, or the one that the detector is surest of."""
+    max_people: Annotated[int, Field(ge=0)] = 0
+    """At most so many of a picture, the surest; 0: no limit."""
+    min_score: Share = 0.25
+    """Confidence of a person's box from which it counts."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     batch_size: Count = 8

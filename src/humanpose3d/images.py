@@ -21,6 +21,9 @@ from humanpose3d.video import UnreadableVideo, count_frames, frame_path, is_vide
 A = TypeVar("A")
 B = TypeVar("B")
 ORIENTATION = 274  # the EXIF tag; 1 is upright
+EXIF_IFD, FOCAL_35MM, FOCAL_MM, PIXELS_WIDE = 0x8769, 0xA405, 0x920A, 0xA002
+PLANE_RESOLUTION, PLANE_UNIT = 0xA20E, 0xA210
+FILM_DIAGONAL_MM = float(np.hypot(36.0, 24.0))
 EXTENSIONS = frozenset(".jpg .jpeg .jpe .png .bmp .webp .tif .tiff .gif .ppm .pgm .jp2".split())
 
 
@@ -94,6 +97,32 @@ def read_image(path: Path) -> np.ndarray:
         raise UnreadableImage("far too many pixels") from None
     except (OSError, ValueError, SyntaxError, EOFError) as error:  # Pillow's own, of a truncated or damaged file
         raise UnreadableImage(f"damaged image: {next(iter(str(error).splitlines()), type(error).__name__)}") from None
+
+
+def exif_focal_px(path: Path) -> float | None:
+    """The focal length in pixels that a picture's EXIF tells; None where it tells none, and of a video's frame.
+
+    By the 35 mm equivalent, whose film's diagonal (43.27 mm) is the picture's (CIPA DCG-001), else by millimetres and
+    the sensor's resolution. An upright turn changes neither.
+    """
+    if split_frame_path(path):
+        return None
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            told = image.getexif().get_ifd(EXIF_IFD)
+    except (OSError, ValueError, SyntaxError, ImportError, Image.DecompressionBombError):
+        return None  # reading the picture says why
+    try:
+        if (millimetres := float(told.get(FOCAL_35MM) or 0)) > 0:
+            return millimetres / FILM_DIAGONAL_MM * float(np.hypot(width, height))
+        resolution, unit = float(told.get(PLANE_RESOLUTION) or 0), told.get(PLANE_UNIT, 2)
+        per_mm = resolution / {2: 25.4, 3: 10.0, 4: 1.0}.get(unit, np.inf)
+        whole_width = float(told.get(PIXELS_WIDE) or width)  # before somebody made the picture smaller
+        focal_px = float(told.get(FOCAL_MM) or 0) * per_mm * max(width, height) / max(whole_width, 1.0)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    return focal_px if focal_px > 0 and np.isfinite(focal_px) else None
 
 
 def plain_jpeg(path: Path) -> bytes | None:

@@ -1,6 +1,6 @@
-"""A folder of images -> 3D people in files: estimators, then the same record, view, collator and model as in training.
+"""A folder of images -> 3D people in files: what `pipeline.py` finds in each, and pictures of it.
 
-Pictures are `visualize.panels`'; the networks that give the cues, `estimators`'.
+Pictures are `visualize.panels`'.
 """
 
 from __future__ import annotations
@@ -8,63 +8,33 @@ from __future__ import annotations
 import io
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
 import orjson
-import torch
 
-from humanpose3d.camera import Camera, camera_to_pixel
-from humanpose3d.dataset.augmentation import fit_view
-from humanpose3d.dataset.collator import Human36MCollator
-from humanpose3d.dataset.keypoint_batches import KeypointDecoder
-from humanpose3d.estimators.cues import CueNetworks
-from humanpose3d.estimators.hourglass import HourglassJoints, hand_views
-from humanpose3d.estimators.weights import pick_device, sha256_of
+from humanpose3d.camera import camera_to_pixel
 from humanpose3d.files import make_folder, write_report, write_whole
-from humanpose3d.images import UnreadableImage, ahead, batches, find_images, read_image, without_twins
-from humanpose3d.joint_definitions import like_human36m
-from humanpose3d.models.checkpoint import LoadedModel, find_packaged, load_model
+from humanpose3d.images import (
+    UnreadableImage,
+    ahead,
+    batches,
+    exif_focal_px,
+    find_images,
+    read_image,
+    without_twins,
+)
+from humanpose3d.pipeline import Chosen, JointDefinitions, Lifter, Picture, Pipeline, Result
 from humanpose3d.reports import StageReport, progress
-from humanpose3d.sample import PoseSample, make_key
-from humanpose3d.sidecars import Sidecar
-from humanpose3d.skeletons import COCO_17, HAND_21, get_skeleton
+from humanpose3d.skeletons import HAND_21
 from humanpose3d.visualize import panels
 
-JointDefinitions = Literal["auto", "trained", "human36m"]
-PEOPLE_AT_ONCE = 64  # through the pose model; bounds memory where a photograph holds a crowd
 WRITERS = 2
 JPEG = (cv2.IMWRITE_JPEG_QUALITY, 92)
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """What is known about one image in the end."""
-
-    name: Path  # relative to the input folder
-    image: np.ndarray  # uint8 [H W 3] RGB, upright
-    cues: Sidecar
-    camera: Camera
-    camera_source: str  # where the focal length comes from, in words
-    joints_cam_m: np.ndarray  # float32 [people J 3], camera frame
-    root_cam_m: np.ndarray  # float32 [people 3]
-    hands: Sequence[Hand] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class Hand:
-    """One hand as the hourglass found it."""
-
-    person: int  # whose: number among the people; 0 where the picture shows a hand alone
-    side: str  # "left" or "right"
-    box_px: np.ndarray  # float32 [4]
-    points_px: np.ndarray  # float32 [21 2], hand_21
-    score: np.ndarray  # float32 [21]
 
 
 def infer(
@@ -81,7 +51,11 @@ def infer(
     joint_definitions: JointDefinitions = "auto",
     visualize: bool = False,
     legacy_npy: bool = False,
-    fov_deg: float = 55.0,
+    focal_px: float | None = None,
+    fov_deg: float | None = None,
+    person: Chosen = "all",
+    max_people: int = 0,
+    min_score: float = 0.25,
     device: str = "auto",
     batch_size: int = 8,
     max_bad: float = 0.01,
@@ -93,20 +67,19 @@ def infer(
     """
     report = StageReport("infer", max_bad=max_bad)
     source, target = Path(input_folder), Path(output_folder)
-    lifter = Lifter(checkpoint_path, device, model_type, joint_definitions)
+    pipeline = Pipeline(
+        checkpoint_path, yolo_model=yolo_model_path, depth_model=None if no_depth else depth_model_path,
+        keypoints=keypoints, hands=hands, model_type=model_type, joint_definitions=joint_definitions,
+        focal_px=focal_px, fov_deg=fov_deg, person=person, max_people=max_people, min_score=min_score, device=device,
+    )  # fmt: skip
+    lifter, networks = pipeline.lifter, pipeline.networks
     names = _list_images(source, target)
     report.inputs = len(names)
     make_folder(target)
-    networks = CueNetworks(yolo_model_path, None if no_depth else depth_model_path, device, keypoints)
-    hand_network = None if hands is None else HourglassJoints(hands, device)
-    if hand_network is not None and hand_network.skeleton is not HAND_21:
-        raise ValueError(
-            f"{hands} finds {hand_network.skeleton.name}; --hands takes an hourglass trained on {HAND_21.name}"
-        )
 
-    def read(name: Path) -> tuple[Path, np.ndarray | str]:
+    def read(name: Path) -> Picture | tuple[Path, str]:
         try:
-            return name, read_image(source / name)
+            return Picture(name, read_image(source / name), exif_focal_px(source / name))
         except UnreadableImage as error:
             return name, str(error)
 
@@ -123,15 +96,11 @@ def infer(
     ):
         waiting: deque[Future[None]] = deque()
         for batch in batches(ahead(readers, read, without_twins(names, report), 2 * batch_size), batch_size):
-            readable = [(name, image) for name, image in batch if isinstance(image, np.ndarray)]
-            for name, problem in batch:
-                if isinstance(problem, str):
-                    report.skip(f"{name} ({problem})", "unreadable image")
-            cues = networks.cues([image for _, image in readable]) if readable else []
-            for result in lifter.lift(readable, cues, fov_deg):
-                if hand_network is not None:
-                    result = replace(result, hands=_hands(result, hand_network))
-                    report.count("hands", len(result.hands))
+            for each in batch:
+                if not isinstance(each, Picture):
+                    report.skip(f"{each[0]} ({each[1]})", "unreadable image")
+            for result in pipeline.run([each for each in batch if isinstance(each, Picture)]):
+                report.count("hands", len(result.hands))
                 report.count("images")
                 report.count("people", len(result.joints_cam_m))
                 report.count("images_without_people", not len(result.joints_cam_m))
@@ -156,128 +125,6 @@ def infer(
     )
     write_report(target, report)
     return report
-
-
-class Lifter:
-    """A trained model and what surrounds it: from an image's cues to people in metres."""
-
-    def __init__(
-        self,
-        checkpoint: str | Path,
-        device: str = "auto",
-        model_type: str | None = None,
-        joint_definitions: JointDefinitions = "auto",
-    ) -> None:
-        """checkpoint: a file, or the name of one that comes with the package (`models.checkpoint.PACKAGED`).
-
-        joint_definitions: where joints lie; "auto" is "human36m" for the package's own, else "trained".
-        ValueError where the checkpoint is not ours, or holds another kind of model than `model_type`.
-        """
-        self.device = pick_device(device)
-        self.loaded: LoadedModel = load_model(checkpoint, self.device)
-        config = self.loaded.config
-        if model_type is not None and model_type != config.model_type:
-            raise ValueError(
-                f"{checkpoint} holds a {config.model_type}, not a {model_type}; leave --model_type out or correct it"
-            )
-        if config.model_type == "hourglass":
-            raise ValueError(
-                f"{checkpoint} is an hourglass, which finds 2D joints: give it as --keypoints hourglass:{checkpoint} "
-                "(of hands: --hands), beside the checkpoint of a lifter"
-            )
-        self.skeleton = get_skeleton(config.skeleton)
-        self.keypoint_skeleton = get_skeleton(config.keypoint_skeleton)
-        if joint_definitions == "auto":
-            joint_definitions = "human36m" if find_packaged(checkpoint) is not None else "trained"
-        if joint_definitions == "human36m" and config.skeleton != "h36m_17":
-            raise ValueError(f"{checkpoint} answers in {config.skeleton}; --joint-definitions human36m needs h36m_17")
-        self.joint_definitions = joint_definitions
-        collator = Human36MCollator if self.sees_pictures else KeypointDecoder
-        self.collate = collator(config.skeleton, config.keypoint_skeleton, depth=config.use_depth)
-        self.provenance = {
-            "model_type": config.model_type,
-            "model_size": config.size,
-            "checkpoint": str(checkpoint),
-            "sha256": sha256_of(find_packaged(checkpoint) or Path(checkpoint)),
-            "joint_definitions": joint_definitions,
-        }
-
-    @property
-    def sees_pictures(self) -> bool:
-        """False for a network that needs the cues alone."""
-        return "image" in self.loaded.config.needs
-
-    def lift(
-        self, images: Sequence[tuple[Path, np.ndarray]], cues: Sequence[Sidecar], fov_deg: float
-    ) -> Iterator[Result]:
-        """(name, uint8 [H W 3] RGB) and the cues of each -> results in the same order. ValueError: other keypoints."""
-        for found in cues:
-            if found.people and found.keypoint_skeleton != self.keypoint_skeleton.name:
-                raise ValueError(
-                    f"the model reads keypoints in {self.keypoint_skeleton.name}, and those found are in "
-                    f"{found.keypoint_skeleton}; leave out --keypoints, or train on chunks with such keypoints"
-                )
-        cameras = [_camera(found, fov_deg) for found in cues]
-        views = [
-            fit_view(sample, self.loaded.config.input_size) if self.sees_pictures else sample
-            for (name, image), found, (camera, _) in zip(images, cues, cameras, strict=True)
-            for sample in _samples(name, image, found, camera)
-        ]
-        joints_cam_m, root_cam_m = self._predict(views)
-        if self.joint_definitions == "human36m":
-            joints_cam_m = like_human36m(joints_cam_m)
-            root_cam_m = joints_cam_m[:, self.skeleton.root_index]
-        first = 0
-        for (name, image), found, (camera, camera_source) in zip(images, cues, cameras, strict=True):
-            mine = slice(first, first + len(found.people))
-            first = mine.stop
-            yield Result(name, image, found, camera, camera_source, joints_cam_m[mine], root_cam_m[mine])
-
-    def _predict(self, views: Sequence[PoseSample]) -> tuple[np.ndarray, np.ndarray]:
-        """(float32 [N J 3] joints, float32 [N 3] roots), camera frame."""
-        joints = [np.zeros((0, len(self.skeleton), 3), np.float32)]
-        roots = [np.zeros((0, 3), np.float32)]
-        for start in range(0, len(views), PEOPLE_AT_ONCE):
-            batch = self.collate(views[start : start + PEOPLE_AT_ONCE]).to(self.device)
-            with torch.inference_mode():
-                prediction = self.loaded.model(batch)
-            joints.append(prediction.joints_cam_m.float().cpu().numpy())
-            roots.append(prediction.root_cam_m.float().cpu().numpy())
-        return np.concatenate(joints), np.concatenate(roots)
-
-
-def _camera(cues: Sidecar, fov_deg: float) -> tuple[Camera, str]:
-    width, height = cues.image_size_wh
-    if cues.focal_px is None:
-        return Camera.from_fov(cues.image_size_wh, fov_deg), f"assumed field of view of {fov_deg:g} degrees"
-    camera = Camera.create(cues.focal_px, ((width - 1) / 2, (height - 1) / 2))
-    return camera, "focal length estimated by the depth network"
-
-
-def _samples(name: Path, image: np.ndarray, cues: Sidecar, camera: Camera) -> list[PoseSample]:
-    return [
-        PoseSample(
-            key=make_key(*name.with_suffix("").parts, f"p{number}"),
-            image=image,
-            image_size_wh=cues.image_size_wh,
-            depth_m=cues.depth_m,
-            keypoints_px=person.keypoints_px,
-            keypoint_score=person.keypoint_score,
-            keypoint_skeleton=cues.keypoint_skeleton,
-            camera=camera,
-            box_px=person.box_px,
-        )
-        for number, person in enumerate(cues.people)
-    ]
-
-
-def _hands(result: Result, network: HourglassJoints) -> list[Hand]:
-    views = hand_views(result.image, result.cues.people if result.cues.keypoint_skeleton == COCO_17.name else ())
-    found = network.find([view for _, _, view in views])
-    return [
-        Hand(person, side, view.box_px.astype(np.float32), points, score)
-        for (person, side, view), (points, score) in zip(views, found, strict=True)
-    ]
 
 
 def _list_images(source: Path, target: Path) -> list[Path]:

@@ -16,11 +16,16 @@ from humanpose3d.sidecars import Sidecar
 class CueNetworks:
     """Both networks behind one call, loaded when first needed: a run with nothing to do needs no weights."""
 
-    def __init__(self, yolo_model: str, depth_model: str | None, device: str, keypoints: str = "yolo") -> None:
-        """keypoints: "yolo", or "hourglass:CHECKPOINT" for the joints in YOLO's boxes. ValueError for anything else."""
+    def __init__(
+        self, yolo_model: str, depth_model: str | None, device: str, keypoints: str = "yolo", min_score: float = 0.25
+    ) -> None:
+        """keypoints: "yolo", or "hourglass:CHECKPOINT" for the joints in YOLO's boxes; ValueError for anything else.
+
+        min_score: of a person's box.
+        """
         if keypoints != "yolo" and not keypoints.startswith(KIND):
             raise ValueError(f"--keypoints {keypoints}: take yolo, or {KIND}CHECKPOINT with a checkpoint of main.py")
-        self.names = (yolo_model, depth_model, device)
+        self.names, self.min_score = (yolo_model, depth_model, device), min_score
         self.hourglass = keypoints.removeprefix(KIND) if keypoints != "yolo" else None
         self.provenance: dict[str, dict[str, Any]] = {}
         self._loaded: tuple[YoloKeypoints | HourglassKeypoints, DepthProDepth | None] | None = None
@@ -29,9 +34,9 @@ class CueNetworks:
         if self._loaded is None:
             yolo_model, depth_model, device = self.names
             keypoints: YoloKeypoints | HourglassKeypoints = (
-                YoloKeypoints(yolo_model, device)
+                YoloKeypoints(yolo_model, device, min_score=self.min_score)
                 if self.hourglass is None
-                else HourglassKeypoints(self.hourglass, yolo_model, device)
+                else HourglassKeypoints(self.hourglass, yolo_model, device, min_score=self.min_score)
             )
             depth = None if depth_model is None else DepthProDepth(depth_model, device)
             self._loaded = keypoints, depth

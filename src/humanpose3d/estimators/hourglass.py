@@ -76,11 +76,13 @@ class HourglassJoints:
 class HourglassKeypoints:
     """People as YOLO finds them, their joints as the hourglass does."""
 
-    def __init__(self, checkpoint: str | Path, yolo_model: str, device: str = "auto") -> None:
+    def __init__(
+        self, checkpoint: str | Path, yolo_model: str, device: str = "auto", *, min_score: float = 0.25
+    ) -> None:
         self.joints = HourglassJoints(checkpoint, device)
         if self.joints.skeleton is HAND_21:
             raise ValueError(f"{checkpoint} finds the joints of hands; give it as --hands")
-        self.detector = YoloKeypoints(yolo_model, device)
+        self.detector = YoloKeypoints(yolo_model, device, min_score=min_score)
         self.skeleton = self.joints.skeleton.name
         self.provenance: dict[str, Any] = {**self.joints.provenance, "boxes": self.detector.provenance}
 

@@ -1,0 +1,297 @@
+"""An image -> the people in it, in metres: the networks for its cues, the lifter, and the camera that it is seen by.
+
+    from humanpose3d import Pipeline
+    people = Pipeline().predict("photo.jpg")
+
+What infer.py does for a folder, for one picture; folders and files are `inference.py`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+
+from humanpose3d.camera import Camera, camera_to_pixel
+from humanpose3d.dataset.augmentation import fit_view
+from humanpose3d.dataset.collator import DEFAULT_FOV_DEG, Human36MCollator
+from humanpose3d.dataset.keypoint_batches import KeypointDecoder
+from humanpose3d.estimators.cues import CueNetworks
+from humanpose3d.estimators.hourglass import HourglassJoints, hand_views
+from humanpose3d.estimators.weights import pick_device, sha256_of
+from humanpose3d.images import exif_focal_px, read_image
+from humanpose3d.joint_definitions import like_human36m
+from humanpose3d.models.checkpoint import LoadedModel, find_packaged, load_model
+from humanpose3d.sample import PoseSample, make_key
+from humanpose3d.sidecars import Person, Sidecar
+from humanpose3d.skeletons import COCO_17, HAND_21, get_skeleton
+
+JointDefinitions = Literal["auto", "trained", "human36m"]
+Chosen = Literal["all", "largest", "first"]
+PEOPLE_AT_ONCE = 64  # through the pose model; bounds memory where a photograph holds a crowd
+
+
+class Picture(NamedTuple):
+    """An image on its way through."""
+
+    name: Path
+    image: np.ndarray  # uint8 [H W 3] RGB, upright
+    exif_focal_px: float | None = None  # what its file says of the lens
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What is known about one image in the end."""
+
+    name: Path  # relative to the input folder
+    image: np.ndarray  # uint8 [H W 3] RGB, upright
+    cues: Sidecar
+    camera: Camera
+    camera_source: str  # where the focal length comes from, in words
+    joints_cam_m: np.ndarray  # float32 [people J 3], camera frame
+    root_cam_m: np.ndarray  # float32 [people 3]
+    hands: Sequence[Hand] = ()
+
+    def people(self, joints: tuple[str, ...]) -> list[PersonPose]:
+        """One by one; `joints`: the names of the model's."""
+        return [
+            PersonPose(
+                person.box_px, person.score, person.keypoints_px, person.keypoint_score, joints_cam_m, root_cam_m,
+                camera_to_pixel(joints_cam_m, self.camera).astype(np.float32), joints,
+            )
+            for person, joints_cam_m, root_cam_m in zip(
+                self.cues.people, self.joints_cam_m, self.root_cam_m, strict=True
+            )
+        ]  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Hand:
+    """One hand as the hourglass found it."""
+
+    person: int  # whose: number among the people; 0 where the picture shows a hand alone
+    side: str  # "left" or "right"
+    box_px: np.ndarray  # float32 [4]
+    points_px: np.ndarray  # float32 [21 2], hand_21
+    score: np.ndarray  # float32 [21]
+
+
+@dataclass(frozen=True, eq=False)
+class PersonPose:
+    """One person in one picture."""
+
+    box_px: np.ndarray  # float32 [4], x0 y0 x1 y1
+    score: float  # of the box, 0..1
+    keypoints_px: np.ndarray  # float32 [Jin 2], as the 2D network found them
+    keypoint_score: np.ndarray  # float32 [Jin]
+    joints_cam_m: np.ndarray  # float32 [J 3], metres, camera frame: x right, y down, z forward
+    root_cam_m: np.ndarray  # float32 [3]
+    joints_px: np.ndarray  # float32 [J 2], the joints' projection
+    joints: tuple[str, ...]  # their names
+
+
+class Pipeline:
+    """Everything between a picture and its people, loaded once."""
+
+    def __init__(
+        self,
+        checkpoint: str | Path = "lifter",
+        *,
+        yolo_model: str = "yolo11x-pose",
+        depth_model: str | None = "apple/DepthPro-hf",
+        keypoints: str = "yolo",
+        hands: str | Path | None = None,
+        model_type: str | None = None,
+        joint_definitions: JointDefinitions = "auto",
+        focal_px: float | None = None,
+        fov_deg: float | None = None,
+        person: Chosen = "all",
+        max_people: int = 0,
+        min_score: float = 0.25,
+        device: str = "auto",
+    ) -> None:
+        """checkpoint: a file of main.py, or the name of one that comes with the package. depth_model: None for none.
+
+        keypoints: "yolo" or "hourglass:CHECKPOINT". hands: an hourglass of hands. The lens: `focal_px` or `fov_deg`
+        (along the longer side) of every picture, else what the picture's EXIF says, else the depth network's estimate,
+        else 55 degrees. person: all of them, the one with the largest box, or the one that the detector is surest of;
+        max_people: at most so many, the surest; 0 for no limit. min_score: of a person's box.
+        ValueError, FileNotFoundError: what cannot be loaded, in one line.
+        """
+        if focal_px is not None and fov_deg is not None:
+            raise ValueError("give the focal length or the field of view, not both")
+        self.lifter = Lifter(checkpoint, device, model_type, joint_definitions)
+        self.networks = CueNetworks(yolo_model, depth_model, device, keypoints, min_score)
+        self.hands = None if hands is None else HourglassJoints(hands, device)
+        if self.hands is not None and self.hands.skeleton is not HAND_21:
+            raise ValueError(
+                f"{hands} finds {self.hands.skeleton.name}; --hands takes an hourglass trained on {HAND_21.name}"
+            )
+        self.focal_px, self.fov_deg = focal_px, fov_deg
+        self.person, self.max_people = person, max_people
+
+    def predict(self, image: str | Path | np.ndarray) -> list[PersonPose]:
+        """A picture, as a path or as uint8 [H W 3] RGB -> its people, the surest first. ValueError: no picture."""
+        if isinstance(image, np.ndarray):
+            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+                raise ValueError(f"an image is uint8 [H W 3] RGB, not {image.dtype} {list(image.shape)}")
+            picture = Picture(Path("image"), image)
+        else:
+            picture = Picture(Path(image), read_image(Path(image)), exif_focal_px(Path(image)))
+        [result] = self.run([picture])
+        return result.people(self.lifter.skeleton.joints)
+
+    def run(self, pictures: Sequence[Picture]) -> Iterator[Result]:
+        """Pictures of any sizes through the networks at once -> results in the same order."""
+        if not pictures:
+            return
+        cues = [self._chosen(found) for found in self.networks.cues([picture.image for picture in pictures])]
+        cameras = [self._camera(picture, found) for picture, found in zip(pictures, cues, strict=True)]
+        for result in self.lifter.lift(pictures, cues, cameras):
+            yield result if self.hands is None else replace(result, hands=_hands(result, self.hands))
+
+    def _chosen(self, cues: Sidecar) -> Sidecar:
+        people = list(cues.people)
+        if self.person == "largest" and people:
+            people = [max(people, key=_area)]
+        elif self.person == "first":
+            people = people[:1]
+        return replace(cues, people=people[: self.max_people or None])
+
+    def _camera(self, picture: Picture, cues: Sidecar) -> tuple[Camera, str]:
+        width, height = cues.image_size_wh
+        for focal_px, source in (
+            (self.focal_px, "focal length as given"),
+            (None if self.fov_deg is not None else picture.exif_focal_px, "focal length by the picture's EXIF"),
+            (None if self.fov_deg is not None else cues.focal_px, "focal length estimated by the depth network"),
+        ):
+            if focal_px is not None:
+                return Camera.create(focal_px, ((width - 1) / 2, (height - 1) / 2)), source
+        fov_deg = DEFAULT_FOV_DEG if self.fov_deg is None else self.fov_deg
+        source = f"{'assumed' if self.fov_deg is None else 'given'} field of view of {fov_deg:g} degrees"
+        return Camera.from_fov(cues.image_size_wh, fov_deg), source
+
+
+def _area(person: Person) -> float:
+    return float(np.prod(person.box_px[2:] - person.box_px[:2]))
+
+
+class Lifter:
+    """A trained model and what surrounds it: from an image's cues to people in metres."""
+
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        device: str = "auto",
+        model_type: str | None = None,
+        joint_definitions: JointDefinitions = "auto",
+    ) -> None:
+        """checkpoint: a file, or the name of one that comes with the package (`models.checkpoint.PACKAGED`).
+
+        joint_definitions: where joints lie; "auto" is "human36m" for the package's own, else "trained".
+        ValueError where the checkpoint is not ours, or holds another kind of model than `model_type`.
+        """
+        self.device = pick_device(device)
+        self.loaded: LoadedModel = load_model(checkpoint, self.device)
+        config = self.loaded.config
+        if model_type is not None and model_type != config.model_type:
+            raise ValueError(
+                f"{checkpoint} holds a {config.model_type}, not a {model_type}; leave --model_type out or correct it"
+            )
+        if config.model_type == "hourglass":
+            raise ValueError(
+                f"{checkpoint} is an hourglass, which finds 2D joints: give it as --keypoints hourglass:{checkpoint} "
+                "(of hands: --hands), beside the checkpoint of a lifter"
+            )
+        self.skeleton = get_skeleton(config.skeleton)
+        self.keypoint_skeleton = get_skeleton(config.keypoint_skeleton)
+        if joint_definitions == "auto":
+            joint_definitions = "human36m" if find_packaged(checkpoint) is not None else "trained"
+        if joint_definitions == "human36m" and config.skeleton != "h36m_17":
+            raise ValueError(f"{checkpoint} answers in {config.skeleton}; --joint-definitions human36m needs h36m_17")
+        self.joint_definitions = joint_definitions
+        collator = Human36MCollator if self.sees_pictures else KeypointDecoder
+        self.collate = collator(config.skeleton, config.keypoint_skeleton, depth=config.use_depth)
+        self.provenance = {
+            "model_type": config.model_type,
+            "model_size": config.size,
+            "checkpoint": str(checkpoint),
+            "sha256": sha256_of(find_packaged(checkpoint) or Path(checkpoint)),
+            "joint_definitions": joint_definitions,
+        }
+
+    @property
+    def sees_pictures(self) -> bool:
+        """False for a network that needs the cues alone."""
+        return "image" in self.loaded.config.needs
+
+    def lift(
+        self, pictures: Sequence[Picture], cues: Sequence[Sidecar], cameras: Sequence[tuple[Camera, str]]
+    ) -> Iterator[Result]:
+        """Pictures, the cues of each, its camera and where that is from -> results in the same order.
+
+        ValueError: other keypoints than the model's.
+        """
+        for found in cues:
+            if found.people and found.keypoint_skeleton != self.keypoint_skeleton.name:
+                raise ValueError(
+                    f"the model reads keypoints in {self.keypoint_skeleton.name}, and those found are in "
+                    f"{found.keypoint_skeleton}; leave out --keypoints, or train on chunks with such keypoints"
+                )
+        views = [
+            fit_view(sample, self.loaded.config.input_size) if self.sees_pictures else sample
+            for picture, found, (camera, _) in zip(pictures, cues, cameras, strict=True)
+            for sample in _samples(picture, found, camera)
+        ]
+        joints_cam_m, root_cam_m = self._predict(views)
+        if self.joint_definitions == "human36m":
+            joints_cam_m = like_human36m(joints_cam_m)
+            root_cam_m = joints_cam_m[:, self.skeleton.root_index]
+        first = 0
+        for picture, found, (camera, source) in zip(pictures, cues, cameras, strict=True):
+            mine = slice(first, first + len(found.people))
+            first = mine.stop
+            yield Result(picture.name, picture.image, found, camera, source, joints_cam_m[mine], root_cam_m[mine])
+
+    def _predict(self, views: Sequence[PoseSample]) -> tuple[np.ndarray, np.ndarray]:
+        """(float32 [N J 3] joints, float32 [N 3] roots), camera frame."""
+        joints = [np.zeros((0, len(self.skeleton), 3), np.float32)]
+        roots = [np.zeros((0, 3), np.float32)]
+        for start in range(0, len(views), PEOPLE_AT_ONCE):
+            batch = self.collate(views[start : start + PEOPLE_AT_ONCE]).to(self.device)
+            with torch.inference_mode():
+                prediction = self.loaded.model(batch)
+            joints.append(prediction.joints_cam_m.float().cpu().numpy())
+            roots.append(prediction.root_cam_m.float().cpu().numpy())
+        return np.concatenate(joints), np.concatenate(roots)
+
+
+def _samples(picture: Picture, cues: Sidecar, camera: Camera) -> list[PoseSample]:
+    return [
+        PoseSample(
+            key=make_key(*picture.name.with_suffix("").parts, f"p{number}"),
+            image=picture.image,
+            image_size_wh=cues.image_size_wh,
+            depth_m=cues.depth_m,
+            keypoints_px=person.keypoints_px,
+            keypoint_score=person.keypoint_score,
+            keypoint_skeleton=cues.keypoint_skeleton,
+            camera=camera,
+            box_px=person.box_px,
+        )
+        for number, person in enumerate(cues.people)
+    ]
+
+
+def _hands(result: Result, network: HourglassJoints) -> list[Hand]:
+    people = result.cues.people if result.cues.keypoint_skeleton == COCO_17.name else ()
+    views = hand_views(result.image, people)
+    found = network.find([view for _, _, view in views])
+    return [
+        Hand(person, side, view.box_px.astype(np.float32), points, score)
+        for (person, side, view), (points, score) in zip(views, found, strict=True)
+    ]
