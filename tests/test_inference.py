@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from humanpose3d.sample import PoseSample
 from humanpose3d.skeletons import H36M_17
 from humanpose3d.sources import mocap
 from humanpose3d.studio.mocap import write_mocap
+from humanpose3d.video import write_video
 
 PICTURES = ("original.jpg", "2d_overlay.jpg", "depth.png", "3d_pose.png", "combined_viz.png")
 
@@ -333,3 +336,36 @@ def test_a_lens_by_millimetres_and_the_sensors_resolution(tmp_path: Path) -> Non
     assert exif_focal_px(tmp_path / "a.jpg") == pytest.approx(8.0 * 100.0 / 2.0)
     Image.new("RGB", (300, 200)).save(tmp_path / "b.jpg")
     assert exif_focal_px(tmp_path / "b.jpg") is None and exif_focal_px(tmp_path / "missing.jpg") is None
+
+
+def test_a_folder_goes_on_where_a_run_was_stopped(request_: dict, photos: Path) -> None:
+    assert infer(**request_).counts["images"] == 2
+    again = infer(**request_)
+    assert again.counts["complete_before"] == 2 and not again.counts["images"] and "2 were complete" in again.summary
+    (request_["output_folder"] / "a_pred_joints3d.npy").unlink()
+    (request_["output_folder"] / "a.json").unlink()  # goes last, so without it nothing is complete
+    assert infer(**request_).counts["images"] == 1
+    assert result_of(request_["output_folder"], "a")[0].size
+    os.utime(photos / "a.jpg", (time.time() + 60,) * 2)
+    assert infer(**request_).counts["images"] == 1, "the picture is newer"
+    os.utime(photos / "a.jpg")
+    assert infer(**request_, max_people=1).counts["images"] == 2, "other settings"
+    assert infer(**request_, max_people=1, overwrite=True).counts["images"] == 2
+
+
+def test_files_patterns_and_videos_are_inputs_too(request_: dict, photos: Path, tmp_path: Path) -> None:
+    request = {**request_, "input_folder": None}
+    (tmp_path / "films").mkdir()
+    write_video(tmp_path / "films" / "clip.mp4", (np.full((64, 96, 3), 40 * n, np.uint8) for n in range(5)), 10.0)
+    out = request["output_folder"]
+    assert infer(**request, input=[str(photos / "a.jpg")]).counts["images"] == 1 and (out / "a.json").is_file()
+    assert infer(**request, input=[str(photos / "**" / "*.png")]).counts["images"] == 1 and (out / "b.json").is_file()
+    video = infer(**request, input=[str(tmp_path / "films" / "clip.mp4")], frame_step=2, visualize=True)
+    assert video.counts["images"] == 3 and (out / "clip.mp4" / "000004_combined_viz.png").is_file()
+    assert infer(**request, input=[str(tmp_path / "films")]).counts["images"] == 5
+    both = infer(**{**request, "output_folder": tmp_path / "both"}, input=[str(photos), str(tmp_path / "films/*.mp4")])
+    assert both.counts["images"] == 7 and (tmp_path / "both" / "films" / "clip.mp4" / "000000.json").is_file()
+    with pytest.raises(FileNotFoundError, match=r"nothing_\*.jpg is missing; give a folder, an image"):
+        infer(**request, input=["nothing_*.jpg"])
+    with pytest.raises(ValueError, match="say what to look at"):
+        infer(**request)

@@ -410,8 +410,10 @@ class InferConfig(Command):
     checkpoint_path: Path = Path("lifter")
     """A checkpoint of main.py (LOG_DIR/RUN/checkpoints/best_model.pth), or the name of one that comes with the package:
     lifter, lifter_window27."""
-    input_folder: Path
+    input_folder: Path | None = None
     """Images, also in subfolders."""
+    input: tuple[str, ...] = ()
+    """Instead, or beside it: folders, images, videos and patterns such as 'photos/*.jpg'."""
     output_folder: Path = Path("./inference_results")
     """Where the results go."""
     model_type: str | None = None
@@ -430,6 +432,10 @@ class InferConfig(Command):
     joint_definitions: Literal["auto", "trained", "human36m"] = "auto"
     """Where hips, shoulders, neck and head lie: as in the checkpoint's training data, or moved from motion capture's
     places to those of Human3.6M's labels; auto does that for the package's own checkpoints."""
+    overwrite: bool = False
+    """Do again what an earlier run with the same settings has finished."""
+    frame_step: Count = 1
+    """Take every n-th frame of a video."""
     visualize: bool = False
     """Write original, 2D overlay, depth map, 3D pose and the 2x2 panel of each image."""
     legacy_npy: bool = False

@@ -5,9 +5,10 @@ For `preprocess` and `inference`. Pictures inside chunks are `chunks/codec.py`'s
 
 from __future__ import annotations
 
+import glob
 import os
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -52,6 +53,38 @@ def find_images(folder: Path, *, leave_out: Collection[Path] = (), frame_step: i
                 yield here / name
             elif name[0] != "." and frame_step is not None and is_video(Path(name)):
                 yield from (frame_path(here / name, frame) for frame in _frames(Path(place) / name, frame_step))
+
+
+def find_inputs(inputs: Sequence[str], *, leave_out: Collection[Path] = (), frame_step: int = 1) -> list[Path]:
+    """All images that folders, files, videos and patterns (with * ? [) name, each once, in the order of the request.
+
+    frame_step: every n-th frame of each video. FileNotFoundError, ValueError name the request that gives nothing.
+    """
+    found: dict[Path, None] = {}
+    for request in inputs:
+        path = Path(request)
+        matches = [path] if path.exists() else [Path(match) for match in sorted(glob.glob(request, recursive=True))]
+        if not matches:
+            raise FileNotFoundError(
+                f"{request} is missing; give a folder, an image, a video or a pattern such as 'a/*.jpg'"
+            )
+        before = len(found)
+        for match in matches:
+            if match.is_dir():
+                names = find_images(match, leave_out=leave_out, frame_step=frame_step)
+                found |= dict.fromkeys(match / name for name in names)
+            elif is_video(match):
+                found |= dict.fromkeys(frame_path(match, frame) for frame in _frames(match, frame_step))
+            elif len(matches) == 1 or match.suffix.lower() in EXTENSIONS:
+                found[match] = None
+        if len(found) == before:
+            raise ValueError(f"no images in {request}; it needs image files (jpg, png, ...) or videos")
+    return list(found)
+
+
+def common_folder(paths: Sequence[Path]) -> Path:
+    """The deepest folder that all of them lie in."""
+    return Path(os.path.commonpath([path.parent for path in paths]))
 
 
 def _frames(video: Path, step: int) -> range:

@@ -5,6 +5,7 @@ Pictures are `visualize.panels`'.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import time
 from collections import Counter, deque
@@ -23,14 +24,17 @@ from humanpose3d.images import (
     UnreadableImage,
     ahead,
     batches,
+    common_folder,
     exif_focal_px,
     find_images,
+    find_inputs,
     read_image,
     without_twins,
 )
 from humanpose3d.pipeline import Chosen, JointDefinitions, Lifter, Picture, Pipeline, Result
 from humanpose3d.reports import StageReport, progress
 from humanpose3d.skeletons import HAND_21
+from humanpose3d.video import split_frame_path
 from humanpose3d.visualize import panels
 
 WRITERS = 2
@@ -39,7 +43,8 @@ JPEG = (cv2.IMWRITE_JPEG_QUALITY, 92)
 
 def infer(
     *,
-    input_folder: Path,
+    input_folder: Path | None = None,
+    input: Sequence[str] = (),
     checkpoint_path: str | Path = "lifter",
     output_folder: Path = Path("./inference_results"),
     model_type: str | None = None,
@@ -50,6 +55,8 @@ def infer(
     no_depth: bool = False,
     joint_definitions: JointDefinitions = "auto",
     visualize: bool = False,
+    overwrite: bool = False,
+    frame_step: int = 1,
     legacy_npy: bool = False,
     focal_px: float | None = None,
     fov_deg: float | None = None,
@@ -62,31 +69,39 @@ def infer(
 ) -> StageReport:
     """Write <stem>_pred_joints3d.npy and <stem>.json for every image under the input folder, and pictures if asked.
 
+    input: in the folder's place, or beside it: folders, images, videos (every `frame_step`-th frame) and patterns;
+    results lie as the inputs do below their common folder, those of clip.mp4 in clip.mp4/000000.json, ... What an
+    earlier run with the same settings finished is left as it is, unless `overwrite`.
     The .npy holds float32 [people 17 3] metres, camera frame, best detection first; with `legacy_npy` [17 3]
     millimetres of the first person, root at the origin, NaN where nobody was found.
     """
     report = StageReport("infer", max_bad=max_bad)
-    source, target = Path(input_folder), Path(output_folder)
+    target = Path(output_folder)
     pipeline = Pipeline(
         checkpoint_path, yolo_model=yolo_model_path, depth_model=None if no_depth else depth_model_path,
         keypoints=keypoints, hands=hands, model_type=model_type, joint_definitions=joint_definitions,
         focal_px=focal_px, fov_deg=fov_deg, person=person, max_people=max_people, min_score=min_score, device=device,
     )  # fmt: skip
     lifter, networks = pipeline.lifter, pipeline.networks
-    names = _list_images(source, target)
+    source, names = _list_images(input_folder, input, target, frame_step)
+    settings = {"visualize": visualize, "legacy_npy": legacy_npy} | pipeline.settings
+    request = hashlib.sha256(orjson.dumps(settings, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
     report.inputs = len(names)
     make_folder(target)
 
-    def read(name: Path) -> Picture | tuple[Path, str]:
+    def read(name: Path) -> Picture | tuple[Path, str] | None:
+        if not overwrite and _is_complete(source / name, target / name.parent / f"{name.stem}.json", request):
+            return None
         try:
             return Picture(name, read_image(source / name), exif_focal_px(source / name))
         except UnreadableImage as error:
             return name, str(error)
 
     def write(result: Result) -> None:
-        _write_result(target, result, lifter, legacy_npy)
+        make_folder(target / result.name.parent)
         if visualize:
             _write_pictures(target, result, lifter)
+        _write_result(target, result, lifter, legacy_npy, request)
 
     cameras: Counter[str] = Counter()
     with (
@@ -96,8 +111,9 @@ def infer(
     ):
         waiting: deque[Future[None]] = deque()
         for batch in batches(ahead(readers, read, without_twins(names, report), 2 * batch_size), batch_size):
+            report.count("complete_before", sum(each is None for each in batch))
             for each in batch:
-                if not isinstance(each, Picture):
+                if each is not None and not isinstance(each, Picture):
                     report.skip(f"{each[0]} ({each[1]})", "unreadable image")
             for result in pipeline.run([each for each in batch if isinstance(each, Picture)]):
                 report.count("hands", len(result.hands))
@@ -121,24 +137,50 @@ def infer(
         "cameras": dict(cameras),
     }
     report.summary = (
-        f"found {report.counts['people']} people in {report.counts['images']} of {report.inputs} images; {target}"
+        f"found {report.counts['people']} people in {report.counts['images']} of {report.inputs} images"
+        + (f", {report.counts['complete_before']} were complete" if report.counts["complete_before"] else "")
+        + f"; {target}"
     )
     write_report(target, report)
     return report
 
 
-def _list_images(source: Path, target: Path) -> list[Path]:
-    if target.resolve() == source.resolve():
-        raise ValueError(f"{target} is the input folder too; give another --output_folder, since results hold images")
-    names = list(find_images(source, leave_out=[target]))
-    if not names:
-        raise ValueError(f"no images in {source}; it needs image files (jpg, png, ...), in subfolders or directly")
-    return names
+def _list_images(folder: Path | None, inputs: Sequence[str], target: Path, frame_step: int) -> tuple[Path, list[Path]]:
+    """(the folder that all lie in, their names below it)"""
+    if folder is None and not inputs:
+        raise ValueError("say what to look at: --input_folder DIR, or --input with folders, images, videos or patterns")
+    for source in ([] if folder is None else [folder], [Path(each) for each in inputs if Path(each).is_dir()]):
+        if any(target.resolve() == each.resolve() for each in source):
+            raise ValueError(
+                f"{target} is the input folder too; give another --output_folder, since results hold images"
+            )
+    if folder is not None and not inputs:
+        names = list(find_images(folder, leave_out=[target]))
+        if not names:
+            raise ValueError(f"no images in {folder}; it needs image files (jpg, png, ...), in subfolders or directly")
+        return folder, names
+    found = find_inputs(
+        [*([] if folder is None else [str(folder)]), *inputs], leave_out=[target], frame_step=frame_step
+    )
+    base = Path(inputs[0]) if folder is None and len(inputs) == 1 and Path(inputs[0]).is_dir() else common_folder(found)
+    in_video = split_frame_path(base / "000000")
+    base = in_video[0].parent if in_video else base  # the results of a video lie in a folder of its name
+    return base, [path.relative_to(base) for path in found]
 
 
-def _write_result(target: Path, result: Result, lifter: Lifter, legacy_npy: bool) -> None:
+def _is_complete(image: Path, result: Path, request: str) -> bool:
+    """An earlier run with the same settings has written the result, and the image is no newer."""
+    in_video = split_frame_path(image)
+    try:
+        is_newer = (in_video[0] if in_video else image).stat().st_mtime > result.stat().st_mtime
+        return not is_newer and orjson.loads(result.read_bytes()).get("request") == request
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _write_result(target: Path, result: Result, lifter: Lifter, legacy_npy: bool, request: str) -> None:
+    """The JSON last: it says that all is there."""
     folder, stem = target / result.name.parent, result.name.stem
-    make_folder(folder)
     joints = result.joints_cam_m
     if legacy_npy:
         shape = (len(lifter.skeleton), 3)
@@ -148,7 +190,7 @@ def _write_result(target: Path, result: Result, lifter: Lifter, legacy_npy: bool
     np.save(buffer, joints, allow_pickle=False)
     write_whole(folder / f"{stem}_pred_joints3d.npy", buffer.getvalue())
     options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
-    write_whole(folder / f"{stem}.json", orjson.dumps(_to_json(result, lifter), option=options))
+    write_whole(folder / f"{stem}.json", orjson.dumps(_to_json(result, lifter) | {"request": request}, option=options))
 
 
 def _to_json(result: Result, lifter: Lifter) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -133,6 +133,18 @@ class Pipeline:
             )
         self.focal_px, self.fov_deg = focal_px, fov_deg
         self.person, self.max_people = person, max_people
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What its answers depend on, as plain values."""
+        return {
+            "model": self.lifter.provenance,
+            "networks": list(self.networks.names[:2]),
+            "keypoints": self.networks.hourglass,
+            "hands": None if self.hands is None else self.hands.provenance,
+            "lens": [self.focal_px, self.fov_deg],
+            "people": [self.person, self.max_people, self.networks.min_score],
+        }
 
     def predict(self, image: str | Path | np.ndarray) -> list[PersonPose]:
         """A picture, as a path or as uint8 [H W 3] RGB -> its people, the surest first. ValueError: no picture."""
