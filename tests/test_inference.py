@@ -223,6 +223,13 @@ def test_pictures_are_written_only_where_asked_for(request_: dict) -> None:
         assert picture.size == (64, 48)
 
 
+def test_the_viewer_is_one_file_of_everything_found(request_: dict) -> None:
+    report = infer(**request_, viewer=True)
+    page = (request_["output_folder"] / "viewer.html").read_text()
+    assert report.facts["viewer"].endswith("viewer.html") and "person 1: left_wrist" in page and "b.png" in page
+    assert "<script src=" not in page and "<link" not in page, "nothing comes from a network"
+
+
 def test_a_bad_image_is_named_and_the_others_come_out(request_: dict) -> None:
     (request_["input_folder"] / "aa.jpg").write_text("no picture")
     report = infer(**request_)

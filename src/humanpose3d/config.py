@@ -432,6 +432,9 @@ class InferConfig(Command):
     joint_definitions: Literal["auto", "trained", "human36m"] = "auto"
     """Where hips, shoulders, neck and head lie: as in the checkpoint's training data, or moved from motion capture's
     places to those of Human3.6M's labels; auto does that for the package's own checkpoints."""
+    viewer: bool = False
+    """Write viewer.html: the people of this run in 3D, to turn and zoom in a browser, with camera, picture and depth;
+    one file, no network. The first 200 images, 40 of them with pictures."""
     overwrite: bool = False
     """Do again what an earlier run with the same settings has finished."""
     frame_step: Count = 1

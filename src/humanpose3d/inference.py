@@ -36,8 +36,10 @@ from humanpose3d.reports import StageReport, progress
 from humanpose3d.skeletons import HAND_21
 from humanpose3d.video import split_frame_path
 from humanpose3d.visualize import panels
+from humanpose3d.visualize.viewer import MOST_PICTURES, MOST_SCENES, Scene, make_scene, viewer_html
 
 WRITERS = 2
+VIEWER = "viewer.html"
 JPEG = (cv2.IMWRITE_JPEG_QUALITY, 92)
 
 
@@ -55,6 +57,7 @@ def infer(
     no_depth: bool = False,
     joint_definitions: JointDefinitions = "auto",
     visualize: bool = False,
+    viewer: bool = False,
     overwrite: bool = False,
     frame_step: int = 1,
     legacy_npy: bool = False,
@@ -71,7 +74,8 @@ def infer(
 
     input: in the folder's place, or beside it: folders, images, videos (every `frame_step`-th frame) and patterns;
     results lie as the inputs do below their common folder, those of clip.mp4 in clip.mp4/000000.json, ... What an
-    earlier run with the same settings finished is left as it is, unless `overwrite`.
+    earlier run with the same settings finished is left as it is, unless `overwrite`. viewer: write viewer.html, what
+    this run found, to turn and zoom in a browser.
     The .npy holds float32 [people 17 3] metres, camera frame, best detection first; with `legacy_npy` [17 3]
     millimetres of the first person, root at the origin, NaN where nobody was found.
     """
@@ -84,7 +88,7 @@ def infer(
     )  # fmt: skip
     lifter, networks = pipeline.lifter, pipeline.networks
     source, names = _list_images(input_folder, input, target, frame_step)
-    settings = {"visualize": visualize, "legacy_npy": legacy_npy} | pipeline.settings
+    settings = {"visualize": visualize, "viewer": viewer, "legacy_npy": legacy_npy} | pipeline.settings
     request = hashlib.sha256(orjson.dumps(settings, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
     report.inputs = len(names)
     make_folder(target)
@@ -104,6 +108,7 @@ def infer(
         _write_result(target, result, lifter, legacy_npy, request)
 
     cameras: Counter[str] = Counter()
+    scenes: list[Scene] = []
     with (
         ThreadPoolExecutor(2) as readers,
         ThreadPoolExecutor(WRITERS) as writers,
@@ -121,12 +126,19 @@ def infer(
                 report.count("people", len(result.joints_cam_m))
                 report.count("images_without_people", not len(result.joints_cam_m))
                 cameras[result.camera_source] += 1
+                if viewer and len(scenes) < MOST_SCENES:
+                    scenes.append(_scene(result, with_picture=len(scenes) < MOST_PICTURES))
                 waiting.append(writers.submit(write, result))
             while len(waiting) > batch_size:
                 waiting.popleft().result()
             bar.advance(len(batch))
         while waiting:
             waiting.popleft().result()
+    if scenes:
+        write_whole(target / VIEWER, viewer_html(scenes, lifter.skeleton).encode())
+        report.facts["viewer"] = str(target / VIEWER)
+        if report.counts["images"] > len(scenes):
+            report.note(f"{VIEWER} shows the first {len(scenes)} of {report.counts['images']} images")
     rate = report.counts["images"] / max(time.monotonic() - report.started, 1e-9)
     report.facts |= {
         "input": str(source),
@@ -143,6 +155,13 @@ def infer(
     )
     write_report(target, report)
     return report
+
+
+def _scene(result: Result, *, with_picture: bool) -> Scene:
+    return make_scene(
+        str(result.name), list(result.joints_cam_m), result.camera, result.image, result.cues.depth_m,
+        with_picture=with_picture,
+    )  # fmt: skip
 
 
 def _list_images(folder: Path | None, inputs: Sequence[str], target: Path, frame_step: int) -> tuple[Path, list[Path]]:
