@@ -18,7 +18,7 @@ ROWS = [
     {"loss", "metrics", "runs"},
     {"estimators", "dataset", "tasks"},
     {"pipeline"},
-    {"preprocess", "train", "inference", "inspect"},
+    {"preprocess", "train", "inference", "inspect", "installation"},
     {"cli"},
     {"__main__"},
 ]

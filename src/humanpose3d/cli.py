@@ -149,6 +149,15 @@ def strip(args: Sequence[str] | None = None, prog: str | None = None) -> int:
     return run(config.StripConfig, stage, args, prog)
 
 
+def doctor_install(args: Sequence[str] | None = None, prog: str | None = None) -> int:
+    def stage(settings: config.DoctorInstallConfig) -> StageReport:
+        from humanpose3d.installation import examine
+
+        return examine(settings.cache_dir)
+
+    return run(config.DoctorInstallConfig, stage, args, prog)
+
+
 def inspect(args: Sequence[str] | None = None, prog: str | None = None) -> int:
     def stage(settings: config.InspectConfig) -> StageReport:
         arguments = _arguments(settings)
@@ -186,6 +195,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str] | None, str | None], int], str
     "train": (train, "chunks -> checkpoints and TensorBoard; --evaluate measures one"),
     "infer": (infer, "images -> 3D poses and pictures"),
     "strip": (strip, "a training's checkpoint -> the network alone, small enough to share"),
+    "doctor-install": (doctor_install, "what is installed, what is missing, what to do about it"),
     "inspect": (inspect, "what is wrong with chunks, and of which subject and camera"),
     "index": (index, "index chunks that somebody else wrote"),
     "fake": (fake, "write the studio's people in a corpus's layout"),
@@ -197,7 +207,7 @@ def main() -> int:
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: humanpose3d <command> [--help] ...\n")
-        print("\n".join(f"  {name:<12}{what}" for name, (_, what) in COMMANDS.items()))
+        print("\n".join(f"  {name:<16}{what}" for name, (_, what) in COMMANDS.items()))
         return 0
     if arguments[0] not in COMMANDS:
         print(f"error: unknown command '{arguments[0]}'; known: {', '.join(COMMANDS)}", file=sys.stderr)

@@ -478,6 +478,17 @@ class StripConfig(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DoctorInstallConfig(Command):
+    """What is installed here, what is not, and what to do about it. Exit code 1 where something is missing.
+
+    Example: humanpose3d doctor-install
+    """
+
+    cache_dir: Path = Path("./dataset_cache")
+    """Where main.py would keep chunks of a remote."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class IndexConfig(Command):
     """Chunks that somebody else wrote (stock WebDataset, say) -> the same folder with index.json and offset tables.
 
