@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "humanpose3d"
 ROWS = [
     {"skeletons", "camera", "rotations", "model_config", "config"},
-    {"sample", "reports", "joint_definitions"},
+    {"sample", "reports", "joint_definitions", "smoothing"},
     {"files", "warp"},
     {"video", "checks"},
     {"sources", "sidecars", "remotes", "studio", "images"},
@@ -18,6 +18,7 @@ ROWS = [
     {"loss", "metrics", "runs"},
     {"estimators", "dataset", "tasks"},
     {"pipeline"},
+    {"takes"},
     {"preprocess", "train", "inference", "inspect", "installation"},
     {"cli"},
     {"__main__"},

@@ -435,6 +435,8 @@ class InferConfig(Command):
     viewer: bool = False
     """Write viewer.html: the people of this run in 3D, to turn and zoom in a browser, with camera, picture and depth;
     one file, no network. The first 200 images, 40 of them with pictures."""
+    smooth: bool = False
+    """Steady the people of videos from frame to frame (One-Euro filter)."""
     overwrite: bool = False
     """Do again what an earlier run with the same settings has finished."""
     frame_step: Count = 1

@@ -34,6 +34,7 @@ from humanpose3d.images import (
 from humanpose3d.pipeline import Chosen, JointDefinitions, Lifter, Picture, Pipeline, Result
 from humanpose3d.reports import StageReport, progress
 from humanpose3d.skeletons import HAND_21
+from humanpose3d.takes import Videos
 from humanpose3d.video import split_frame_path
 from humanpose3d.visualize import panels
 from humanpose3d.visualize.viewer import MOST_PICTURES, MOST_SCENES, Scene, make_scene, viewer_html
@@ -58,6 +59,7 @@ def infer(
     joint_definitions: JointDefinitions = "auto",
     visualize: bool = False,
     viewer: bool = False,
+    smooth: bool = False,
     overwrite: bool = False,
     frame_step: int = 1,
     legacy_npy: bool = False,
@@ -75,7 +77,7 @@ def infer(
     input: in the folder's place, or beside it: folders, images, videos (every `frame_step`-th frame) and patterns;
     results lie as the inputs do below their common folder, those of clip.mp4 in clip.mp4/000000.json, ... What an
     earlier run with the same settings finished is left as it is, unless `overwrite`. viewer: write viewer.html, what
-    this run found, to turn and zoom in a browser.
+    this run found, to turn and zoom in a browser. smooth: people of videos, by the One-Euro filter.
     The .npy holds float32 [people 17 3] metres, camera frame, best detection first; with `legacy_npy` [17 3]
     millimetres of the first person, root at the origin, NaN where nobody was found.
     """
@@ -88,13 +90,20 @@ def infer(
     )  # fmt: skip
     lifter, networks = pipeline.lifter, pipeline.networks
     source, names = _list_images(input_folder, input, target, frame_step)
-    settings = {"visualize": visualize, "viewer": viewer, "legacy_npy": legacy_npy} | pipeline.settings
+    settings = {
+        "visualize": visualize,
+        "viewer": viewer,
+        "smooth": smooth,
+        "legacy_npy": legacy_npy,
+    } | pipeline.settings
     request = hashlib.sha256(orjson.dumps(settings, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
     report.inputs = len(names)
     make_folder(target)
 
+    complete = set() if overwrite else _complete(source, names, target, request)
+
     def read(name: Path) -> Picture | tuple[Path, str] | None:
-        if not overwrite and _is_complete(source / name, target / name.parent / f"{name.stem}.json", request):
+        if name in complete:
             return None
         try:
             return Picture(name, read_image(source / name), exif_focal_px(source / name))
@@ -110,6 +119,9 @@ def infer(
     cameras: Counter[str] = Counter()
     scenes: list[Scene] = []
     with (
+        Videos(
+            source, target, smooth=smooth, draws=visualize, skeletons=(lifter.keypoint_skeleton, lifter.skeleton)
+        ) as videos,
         ThreadPoolExecutor(2) as readers,
         ThreadPoolExecutor(WRITERS) as writers,
         progress("infer", len(names)) as bar,
@@ -121,6 +133,7 @@ def infer(
                 if each is not None and not isinstance(each, Picture):
                     report.skip(f"{each[0]} ({each[1]})", "unreadable image")
             for result in pipeline.run([each for each in batch if isinstance(each, Picture)]):
+                result = videos.follow(result)
                 report.count("hands", len(result.hands))
                 report.count("images")
                 report.count("people", len(result.joints_cam_m))
@@ -187,6 +200,13 @@ def _list_images(folder: Path | None, inputs: Sequence[str], target: Path, frame
     return base, [path.relative_to(base) for path in found]
 
 
+def _complete(source: Path, names: Sequence[Path], target: Path, request: str) -> set[Path]:
+    """Those that need not be done again. A video is done as a whole: who is who follows from all its frames."""
+    done = {name for name in names if _is_complete(source / name, target / name.parent / f"{name.stem}.json", request)}
+    broken = {name.parent for name in names if name not in done and split_frame_path(name)}
+    return {name for name in done if name.parent not in broken or not split_frame_path(name)}
+
+
 def _is_complete(image: Path, result: Path, request: str) -> bool:
     """An earlier run with the same settings has written the result, and the image is no newer."""
     in_video = split_frame_path(image)
@@ -230,13 +250,20 @@ def _to_json(result: Result, lifter: Lifter) -> dict[str, Any]:
             {
                 "box": person.box_px,
                 "score": person.score,
+                "track": track,
                 "keypoints": np.ascontiguousarray(person.keypoints_px),
                 "confidences": np.ascontiguousarray(person.keypoint_score),
                 "root_cam_m": np.ascontiguousarray(root),
                 "joints_cam_m": np.ascontiguousarray(joints),
                 "joints_px": camera_to_pixel(joints, result.camera).astype(np.float32),
             }
-            for person, joints, root in zip(cues.people, result.joints_cam_m, result.root_cam_m, strict=True)
+            for person, track, joints, root in zip(
+                cues.people,
+                result.tracks or [None] * len(cues.people),
+                result.joints_cam_m,
+                result.root_cam_m,
+                strict=True,
+            )
         ],
         "hands": [
             {

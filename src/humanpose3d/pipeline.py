@@ -55,6 +55,7 @@ class Result:
     joints_cam_m: np.ndarray  # float32 [people J 3], camera frame
     root_cam_m: np.ndarray  # float32 [people 3]
     hands: Sequence[Hand] = ()
+    tracks: Sequence[int | None] = ()  # of a video's frame: each person's number through it
 
     def people(self, joints: tuple[str, ...]) -> list[PersonPose]:
         """One by one; `joints`: the names of the model's."""

@@ -1,0 +1,179 @@
+"""Frames of a video as one take: who is who, steadied if asked for, and the annotated video."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+
+import cv2
+import numpy as np
+
+from humanpose3d.estimators.tracking import PeopleTracker
+from humanpose3d.pipeline import Result
+from humanpose3d.skeletons import Skeleton
+from humanpose3d.smoothing import OneEuro
+from humanpose3d.video import UnreadableVideo, frame_rate, split_frame_path, write_video
+from humanpose3d.visualize.panels import draw_keypoints, draw_pose3d
+
+ANNOTATED = "annotated.mp4"  # in a video's folder of results
+HEIGHT_PX = 480
+AHEAD = 8  # pictures that wait to be encoded
+DEFAULT_FPS = 30.0
+
+
+class Videos:
+    """Results in order -> the same, those of videos with tracks. A context: at its end all videos are whole."""
+
+    def __init__(
+        self, source: Path, target: Path, *, smooth: bool, draws: bool, skeletons: tuple[Skeleton, Skeleton]
+    ) -> None:
+        """skeletons: of the keypoints and of the 3D joints."""
+        self.source, self.target, self.smooth, self.draws = source, target, smooth, draws
+        self.skeletons = skeletons
+        self._take: _Take | None = None
+
+    def __enter__(self) -> Videos:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end(is_whole=kind is None)
+
+    def follow(self, result: Result) -> Result:
+        """The next result; one that is no video's frame passes."""
+        found = split_frame_path(result.name)
+        if found is None:
+            return result
+        video, frame = found
+        if self._take is None or self._take.video != video:
+            self._end(is_whole=True)
+            self._take = _Take(self, video)
+        return self._take.follow(result, frame)
+
+    def _end(self, *, is_whole: bool) -> None:
+        if self._take is not None:
+            self._take.end(is_whole=is_whole)
+            self._take = None
+
+
+class _Take:
+    """One video on its way through."""
+
+    def __init__(self, videos: Videos, video: Path) -> None:
+        self.video, self._videos = video, videos
+        try:
+            self._fps = frame_rate(videos.source / video) or DEFAULT_FPS
+        except (UnreadableVideo, OSError):
+            self._fps = DEFAULT_FPS
+        self._tracker = PeopleTracker(self._fps)
+        self._filters: dict[int, tuple[OneEuro, OneEuro]] = {}
+        self._film = _Film(videos.target / video / ANNOTATED) if videos.draws else None
+        self._last = -1
+
+    def follow(self, result: Result, frame: int) -> Result:
+        tracks = self._tracker.update(result.cues.people, result.cues.image_size_wh)
+        if self._videos.smooth:
+            result = self._steadied(result, tracks, frame / self._fps)
+        result = replace(result, tracks=tracks)
+        if self._film is not None:
+            step = frame - self._last if self._last >= 0 else 1
+            self._film.add(self._picture(result), self._fps / step)
+        self._last = frame
+        return result
+
+    def _steadied(self, result: Result, tracks: list[int | None], time_s: float) -> Result:
+        """The root's way and the pose about it, each by a filter of its own: the root's distance is the less sure."""
+        joints, roots = result.joints_cam_m.copy(), result.root_cam_m.copy()
+        for row, track in enumerate(tracks):
+            if track is not None:
+                of_root, of_pose = self._filters.setdefault(track, (OneEuro(), OneEuro()))
+                pose = of_pose(joints[row] - roots[row], time_s)
+                roots[row] = of_root(roots[row], time_s)
+                joints[row] = pose + roots[row]
+        return replace(result, joints_cam_m=joints, root_cam_m=roots)
+
+    def _picture(self, result: Result) -> np.ndarray:
+        people = result.cues.people
+        keypoint_skeleton, skeleton = self._videos.skeletons
+        height, width = result.image.shape[:2]
+        scale = HEIGHT_PX / height
+        size = max(2 * round(width * scale / 2), 2), HEIGHT_PX
+        overlay = draw_keypoints(
+            cv2.resize(result.image, size, interpolation=cv2.INTER_AREA),
+            [(person.keypoints_px + 0.5) * scale - 0.5 for person in people],
+            [person.keypoint_score for person in people],
+            keypoint_skeleton,
+        )
+        for person, track in zip(people, result.tracks, strict=True):
+            at = (round(float(person.box_px[0]) * scale) + 3, round(float(person.box_px[1]) * scale) + 18)
+            cv2.putText(overlay, str(track or "?"), at, cv2.FONT_HERSHEY_SIMPLEX, 0.6, (255, 255, 255), 2, cv2.LINE_AA)
+        pose = draw_pose3d(list(result.joints_cam_m), (HEIGHT_PX, HEIGHT_PX), skeleton)
+        return np.concatenate([overlay, pose], axis=1)
+
+    def end(self, *, is_whole: bool) -> None:
+        if self._film is not None:
+            self._film.end(is_whole=is_whole)
+
+
+class _Film:
+    """A video that is written beside the work; it is whole or not there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._pictures: queue.Queue[np.ndarray | None] = queue.Queue(AHEAD)
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._held: np.ndarray | None = None  # the first, until the second tells the rate
+        self._is_whole = True
+
+    def add(self, picture: np.ndarray, fps: float) -> None:
+        if self._held is None and self._thread is None:
+            self._held = picture
+            return
+        if self._thread is None:
+            self._start(fps)
+        self._put(picture)
+
+    def end(self, *, is_whole: bool) -> None:
+        """Raises what kept it from being written."""
+        if self._thread is None and is_whole:
+            self._start(DEFAULT_FPS)
+        self._is_whole = is_whole
+        self._put(None)
+        if self._thread is not None:
+            self._thread.join()
+        if self._error is not None and is_whole:
+            raise self._error
+
+    def _start(self, fps: float) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._thread = threading.Thread(target=self._write, args=(fps,), daemon=True)
+        self._thread.start()
+        if self._held is not None:
+            self._put(self._held)
+            self._held = None
+
+    def _put(self, picture: np.ndarray | None) -> None:
+        while self._thread is not None and self._thread.is_alive():
+            try:
+                self._pictures.put(picture, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def _write(self, fps: float) -> None:
+        try:
+            write_video(self.path, self._frames(), fps)
+        except BaseException as error:  # told by the thread that adds
+            self._error = error
+
+    def _frames(self) -> Iterator[np.ndarray]:
+        while (picture := self._pictures.get()) is not None:
+            yield picture
+        if not self._is_whole:
+            raise RuntimeError("stopped")
