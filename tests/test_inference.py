@@ -172,6 +172,18 @@ def test_a_model_of_other_keypoints_is_not_fed_the_hourglasss(request_: dict, tm
     assert result_of(request_["output_folder"], "a")[1]["keypoint_skeleton"] == "mpii_16"
 
 
+def test_everything_is_gathered_in_one_file(request_: dict) -> None:
+    infer(**request_)
+    joints, facts = result_of(request_["output_folder"], "a")
+    for _ in range(2):  # and again where nothing is left to do
+        with np.load(request_["output_folder"] / "predictions.npz") as gathered:
+            mine = gathered["image"] == "a.jpg"
+            assert set(gathered["image"]) == {"a.jpg", "sub/b.png"} and gathered["joints"].tolist() == facts["joints"]
+            np.testing.assert_allclose(gathered["joints_cam_m"][mine], joints, rtol=1e-5)
+            assert gathered["person"][mine].tolist() == list(range(len(joints))) and (gathered["track"] == -1).all()
+        infer(**request_)
+
+
 def test_batches_do_not_change_the_result(request_: dict, tmp_path: Path) -> None:
     for size in (1, 2):
         infer(**request_ | {"batch_size": size, "output_folder": tmp_path / str(size), "no_depth": True})

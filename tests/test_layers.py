@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "humanpose3d"
 ROWS = [
     {"skeletons", "camera", "rotations", "model_config", "config"},
-    {"sample", "reports", "joint_definitions", "smoothing"},
+    {"sample", "reports", "joint_definitions", "smoothing", "bvh"},
     {"files", "warp"},
     {"video", "checks"},
     {"sources", "sidecars", "remotes", "studio", "images"},

@@ -47,8 +47,8 @@ def follow(videos: Videos, frames: int, places=(40.0, 200.0), **changes) -> list
     ]
 
 
-def videos_of(source: Path, target: Path, *, smooth: bool = False, draws: bool = False) -> Videos:
-    return Videos(source, target, smooth=smooth, draws=draws, skeletons=(COCO_17, H36M_17))
+def videos_of(source: Path, target: Path, *, smooth: bool = False, draws: bool = False, bvh: bool = False) -> Videos:
+    return Videos(source, target, smooth=smooth, draws=draws, exports_bvh=bvh, skeletons=(COCO_17, H36M_17))
 
 
 def test_numbers_stay_with_people_whatever_their_order(source, tmp_path):
@@ -89,3 +89,14 @@ def test_the_annotated_video_is_whole_or_not_there(source, tmp_path):
         follow(videos, 3)
         raise KeyboardInterrupt
     assert not list((tmp_path / "stopped" / "clip.mp4").glob("*.mp4"))
+
+
+def test_each_persons_motion_is_a_file_of_their_own(source, tmp_path):
+    with videos_of(source, tmp_path, bvh=True) as videos:
+        for frame in (0, 2, 4, 8):  # frame 6 is missing
+            videos.follow(result(f"clip.mp4/{frame:06d}", [40.0, 200.0], frame))
+    for number in (1, 2):
+        text = (tmp_path / "clip.mp4" / f"person_{number}.bvh").read_text()
+        assert "Frames: 5\n" in text and "Frame Time: 0.200000" in text
+    with pytest.raises(ValueError, match="--export bvh knows the bones of h36m_17, not of coco_17"):
+        Videos(source, tmp_path, smooth=False, draws=False, exports_bvh=True, skeletons=(COCO_17, COCO_17))

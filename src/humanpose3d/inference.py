@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -40,7 +40,7 @@ from humanpose3d.visualize import panels
 from humanpose3d.visualize.viewer import MOST_PICTURES, MOST_SCENES, Scene, make_scene, viewer_html
 
 WRITERS = 2
-VIEWER = "viewer.html"
+VIEWER, GATHERED = "viewer.html", "predictions.npz"
 JPEG = (cv2.IMWRITE_JPEG_QUALITY, 92)
 
 
@@ -60,6 +60,7 @@ def infer(
     visualize: bool = False,
     viewer: bool = False,
     smooth: bool = False,
+    export: Sequence[Literal["bvh"]] = (),
     overwrite: bool = False,
     frame_step: int = 1,
     legacy_npy: bool = False,
@@ -78,6 +79,7 @@ def infer(
     results lie as the inputs do below their common folder, those of clip.mp4 in clip.mp4/000000.json, ... What an
     earlier run with the same settings finished is left as it is, unless `overwrite`. viewer: write viewer.html, what
     this run found, to turn and zoom in a browser. smooth: people of videos, by the One-Euro filter.
+    export: "bvh" for the motion of each person of a video, clip.mp4/person_1.bvh. predictions.npz gathers everything.
     The .npy holds float32 [people 17 3] metres, camera frame, best detection first; with `legacy_npy` [17 3]
     millimetres of the first person, root at the origin, NaN where nobody was found.
     """
@@ -94,6 +96,7 @@ def infer(
         "visualize": visualize,
         "viewer": viewer,
         "smooth": smooth,
+        "export": sorted(export),
         "legacy_npy": legacy_npy,
     } | pipeline.settings
     request = hashlib.sha256(orjson.dumps(settings, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
@@ -120,7 +123,12 @@ def infer(
     scenes: list[Scene] = []
     with (
         Videos(
-            source, target, smooth=smooth, draws=visualize, skeletons=(lifter.keypoint_skeleton, lifter.skeleton)
+            source,
+            target,
+            smooth=smooth,
+            draws=visualize,
+            exports_bvh="bvh" in export,
+            skeletons=(lifter.keypoint_skeleton, lifter.skeleton),
         ) as videos,
         ThreadPoolExecutor(2) as readers,
         ThreadPoolExecutor(WRITERS) as writers,
@@ -152,6 +160,7 @@ def infer(
         report.facts["viewer"] = str(target / VIEWER)
         if report.counts["images"] > len(scenes):
             report.note(f"{VIEWER} shows the first {len(scenes)} of {report.counts['images']} images")
+    write_whole(target / GATHERED, _gathered(target, names))
     rate = report.counts["images"] / max(time.monotonic() - report.started, 1e-9)
     report.facts |= {
         "input": str(source),
@@ -175,6 +184,33 @@ def _scene(result: Result, *, with_picture: bool) -> Scene:
         str(result.name), list(result.joints_cam_m), result.camera, result.image, result.cues.depth_m,
         with_picture=with_picture,
     )  # fmt: skip
+
+
+def _gathered(target: Path, names: Sequence[Path]) -> bytes:
+    """predictions.npz: a row a person of all images whose results are there."""
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("image", "person", "track", "score", "box", "joints_cam_m", "root_cam_m", "focal_px")
+    }
+    joints: list[str] = []
+    for name in names:
+        try:
+            told = orjson.loads((target / name.parent / f"{name.stem}.json").read_bytes())
+        except FileNotFoundError:
+            continue  # it was left out
+        joints = told["joints"]
+        for number, person in enumerate(told["people"]):
+            values = {**person, "image": str(name), "person": number, "focal_px": told["camera"]["focal_px"]}
+            for column, gathered in columns.items():
+                gathered.append(-1 if values[column] is None else values[column])
+    shapes = {"box": (4,), "joints_cam_m": (len(joints), 3), "root_cam_m": (3,)}
+    kinds = {"image": np.str_, "person": np.int32, "track": np.int32}
+    arrays: dict[str, Any] = {
+        name: np.array(of, kinds.get(name, np.float32)).reshape(len(of), *shapes.get(name, ()))
+        for name, of in columns.items()
+    }
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, joints=np.array(joints, np.str_), **arrays)
+    return buffer.getvalue()
 
 
 def _list_images(folder: Path | None, inputs: Sequence[str], target: Path, frame_step: int) -> tuple[Path, list[Path]]:

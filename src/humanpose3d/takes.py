@@ -1,4 +1,4 @@
-"""Frames of a video as one take: who is who, steadied if asked for, and the annotated video."""
+"""Frames of a video as one take: who is who, steadied if asked for; the annotated video, and motion as BVH files."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from types import TracebackType
 import cv2
 import numpy as np
 
+from humanpose3d.bvh import to_bvh
 from humanpose3d.estimators.tracking import PeopleTracker
+from humanpose3d.files import write_whole
 from humanpose3d.pipeline import Result
-from humanpose3d.skeletons import Skeleton
+from humanpose3d.skeletons import H36M_17, Skeleton
 from humanpose3d.smoothing import OneEuro
 from humanpose3d.video import UnreadableVideo, frame_rate, split_frame_path, write_video
 from humanpose3d.visualize.panels import draw_keypoints, draw_pose3d
@@ -29,11 +31,20 @@ class Videos:
     """Results in order -> the same, those of videos with tracks. A context: at its end all videos are whole."""
 
     def __init__(
-        self, source: Path, target: Path, *, smooth: bool, draws: bool, skeletons: tuple[Skeleton, Skeleton]
+        self,
+        source: Path,
+        target: Path,
+        *,
+        smooth: bool,
+        draws: bool,
+        exports_bvh: bool,
+        skeletons: tuple[Skeleton, Skeleton],
     ) -> None:
-        """skeletons: of the keypoints and of the 3D joints."""
+        """skeletons: of the keypoints and of the 3D joints. ValueError: BVH of other joints than Human3.6M's 17."""
+        if exports_bvh and skeletons[1] is not H36M_17:
+            raise ValueError(f"--export bvh knows the bones of {H36M_17.name}, not of {skeletons[1].name}")
         self.source, self.target, self.smooth, self.draws = source, target, smooth, draws
-        self.skeletons = skeletons
+        self.exports_bvh, self.skeletons = exports_bvh, skeletons
         self._take: _Take | None = None
 
     def __enter__(self) -> Videos:
@@ -73,6 +84,7 @@ class _Take:
         self._tracker = PeopleTracker(self._fps)
         self._filters: dict[int, tuple[OneEuro, OneEuro]] = {}
         self._film = _Film(videos.target / video / ANNOTATED) if videos.draws else None
+        self._motion: dict[int, dict[int, np.ndarray]] = {}  # track -> frame -> joints
         self._last = -1
 
     def follow(self, result: Result, frame: int) -> Result:
@@ -80,6 +92,10 @@ class _Take:
         if self._videos.smooth:
             result = self._steadied(result, tracks, frame / self._fps)
         result = replace(result, tracks=tracks)
+        if self._videos.exports_bvh:
+            for track, joints in zip(tracks, result.joints_cam_m, strict=True):
+                if track is not None:
+                    self._motion.setdefault(track, {})[frame] = joints.copy()
         if self._film is not None:
             step = frame - self._last if self._last >= 0 else 1
             self._film.add(self._picture(result), self._fps / step)
@@ -118,6 +134,18 @@ class _Take:
     def end(self, *, is_whole: bool) -> None:
         if self._film is not None:
             self._film.end(is_whole=is_whole)
+        for track, motion in self._motion.items() if is_whole else ():
+            folder = self._videos.target / self.video
+            write_whole(folder / f"person_{track}.bvh", self._bvh(motion).encode())
+
+    def _bvh(self, motion: dict[int, np.ndarray]) -> str:
+        """With straight lines through the frames that the person is missing in."""
+        frames = np.array(sorted(motion))
+        step = int(np.gcd.reduce(np.diff(frames))) if len(frames) > 1 else 1
+        every = np.arange(frames[0], frames[-1] + 1, step)
+        known = np.array([motion[frame] for frame in frames.tolist()]).reshape(len(frames), -1)
+        filled = np.stack([np.interp(every, frames, column) for column in known.T], axis=-1)
+        return to_bvh(filled.reshape(len(every), -1, 3), self._fps / step)
 
 
 class _Film:
