@@ -225,6 +225,7 @@ def test_pictures_are_written_only_where_asked_for(request_: dict) -> None:
         "a.json",
         "a_pred_joints3d.npy",
         "infer_report.json",
+        "predictions.npz",
     }
     infer(**request_ | {"visualize": True})
     for stem in ("a", "sub/b"):
