@@ -437,8 +437,9 @@ class InferConfig(Command):
     one file, no network. The first 200 images, 40 of them with pictures."""
     smooth: bool = False
     """Steady the people of videos from frame to frame (One-Euro filter)."""
-    export: tuple[Literal["bvh"], ...] = ()
-    """bvh: the motion of each person of a video, for Blender and its like (clip.mp4/person_1.bvh)."""
+    export: tuple[Literal["bvh", "onnx"], ...] = ()
+    """bvh: the motion of each person of a video, for Blender and its like (clip.mp4/person_1.bvh). onnx: the lifter as
+    <checkpoint>.onnx, checked against ONNX Runtime (needs humanpose3d[onnx])."""
     overwrite: bool = False
     """Do again what an earlier run with the same settings has finished."""
     frame_step: Count = 1

@@ -31,6 +31,8 @@ from humanpose3d.images import (
     read_image,
     without_twins,
 )
+from humanpose3d.models.checkpoint import load_model
+from humanpose3d.models.onnx_export import export_onnx
 from humanpose3d.pipeline import Chosen, JointDefinitions, Lifter, Picture, Pipeline, Result
 from humanpose3d.reports import StageReport, progress
 from humanpose3d.skeletons import HAND_21
@@ -60,7 +62,7 @@ def infer(
     visualize: bool = False,
     viewer: bool = False,
     smooth: bool = False,
-    export: Sequence[Literal["bvh"]] = (),
+    export: Sequence[Literal["bvh", "onnx"]] = (),
     overwrite: bool = False,
     frame_step: int = 1,
     legacy_npy: bool = False,
@@ -79,7 +81,8 @@ def infer(
     results lie as the inputs do below their common folder, those of clip.mp4 in clip.mp4/000000.json, ... What an
     earlier run with the same settings finished is left as it is, unless `overwrite`. viewer: write viewer.html, what
     this run found, to turn and zoom in a browser. smooth: people of videos, by the One-Euro filter.
-    export: "bvh" for the motion of each person of a video, clip.mp4/person_1.bvh. predictions.npz gathers everything.
+    export: "bvh" for the motion of each person of a video, clip.mp4/person_1.bvh; "onnx" for the lifter
+    as <checkpoint>.onnx. predictions.npz gathers everything.
     The .npy holds float32 [people 17 3] metres, camera frame, best detection first; with `legacy_npy` [17 3]
     millimetres of the first person, root at the origin, NaN where nobody was found.
     """
@@ -96,12 +99,16 @@ def infer(
         "visualize": visualize,
         "viewer": viewer,
         "smooth": smooth,
-        "export": sorted(export),
+        "export": sorted(set(export) - {"onnx"}),
         "legacy_npy": legacy_npy,
     } | pipeline.settings
     request = hashlib.sha256(orjson.dumps(settings, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
     report.inputs = len(names)
     make_folder(target)
+    if "onnx" in export:
+        path = target / f"{Path(checkpoint_path).stem}.onnx"
+        off_m = export_onnx(load_model(checkpoint_path).model, path)
+        report.note(f"{path}: ONNX Runtime agrees with it to {off_m:.1g} m")
 
     complete = set() if overwrite else _complete(source, names, target, request)
 

@@ -132,7 +132,7 @@ def turn_onto_person(batch: PoseBatch, *, use_depth: bool) -> View:
     known = batch.keypoint_mask
     rays = keypoint_rays(batch.keypoints_px, batch.intrinsics)  # [B Jin 3], z = 1
     confident = known & (batch.keypoint_score >= CONFIDENT)
-    confident = confident.where(confident.sum(1, keepdim=True) >= DEPTH_JOINTS, known)
+    confident = _first_if(confident.sum(1, keepdim=True) >= DEPTH_JOINTS, confident, known)
     weight = confident[..., None].float()
     mean = (F.normalize(rays, dim=-1) * weight).sum(1)
     ahead = torch.tensor([0.0, 0.0, 1.0], device=rays.device)
@@ -163,8 +163,15 @@ def _depths(batch: PoseBatch) -> tuple[Tensor | None, Tensor | None]:
 
 def _person_depth(depth_m: Tensor, certain: Tensor, known: Tensor) -> Tensor:
     """[B]: the median depth of the joints that are certain, else of those that are known; 0 where there are none."""
-    chosen = certain.where(certain.any(1, keepdim=True), known)
-    return depth_m.where(chosen, torch.nan).nanmedian(1).values.nan_to_num(0.0)
+    chosen = _first_if(certain.any(1, keepdim=True), certain, known)
+    number = chosen.sum(1, keepdim=True)
+    rising = depth_m.where(chosen, torch.inf).sort(1).values  # ONNX has a sort, and no median of some
+    return rising.gather(1, (number - 1).clamp(min=0) // 2)[:, 0].where(number[:, 0] > 0, 0.0)
+
+
+def _first_if(condition: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """bool tensors, row by row. (ONNX Runtime has no `where` of truth values.)"""
+    return (condition & first) | (~condition & second)
 
 
 def keypoint_rays(points_px: Tensor, intrinsics: Tensor) -> Tensor:
