@@ -28,7 +28,9 @@ def root(tmp_path_factory) -> Path:
     folder, rng = tmp_path_factory.mktemp("sets"), np.random.default_rng(0)
     for part, size, subjects in (("train", 12, ("S1",)), ("test", 5, ("S9",))):
         samples = [
-            replace(sample, keypoints_px=None, keypoint_score=None, keypoint_skeleton=None, keypoint_window=None)
+            replace(
+                sample, action="", keypoints_px=None, keypoint_score=None, keypoint_skeleton=None, keypoint_window=None
+            )
             for sample in random_samples(rng, size, subjects)
         ]
         write_set(folder / part, samples, chunk_size=4, prefix=part)

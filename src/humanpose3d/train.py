@@ -120,7 +120,7 @@ def evaluate_checkpoint(config: TrainConfig) -> StageReport:
         "skeleton": loaded.config.skeleton,
         "subjects": sorted({name for entry in val_set.entries for name in entry.subjects}),
         **({"mean_pose_mpjpe_mm": pose_mpjpe_mm} if lifts else {}),
-        "by_action": scores.by_part["action"],
+        "by_action": scores.by_part.get("action", {}),  # none where the corpus names no actions
         "by_group": {kind: parts for kind, parts in scores.by_part.items() if kind != "action"},
     }
     of = task.criterion
