@@ -57,7 +57,7 @@ def train(case: int, args: argparse.Namespace) -> dict[str, Any]:
     told = args.work / f"case{case}" / "train_report.json"
     if not told.is_file():
         train_model(settings(case, args))
-    facts = json.loads(told.read_text())["facts"]
+    facts = json.loads(told.read_text())
     seconds = args.images / facts["samples_per_second"]
     return {"training_s": seconds, "pckh_percent": facts["pck_percent"], "parameters": facts["parameters"]}
 
