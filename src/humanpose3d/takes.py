@@ -124,11 +124,11 @@ class _Take:
             [(person.keypoints_px + 0.5) * scale - 0.5 for person in people],
             [person.keypoint_score for person in people],
             keypoint_skeleton,
+            [np.asarray(person.box_px) * scale for person in people],
+            [str(track or "?") for track in result.tracks],
         )
-        for person, track in zip(people, result.tracks, strict=True):
-            at = (round(float(person.box_px[0]) * scale) + 3, round(float(person.box_px[1]) * scale) + 18)
-            cv2.putText(overlay, str(track or "?"), at, cv2.FONT_HERSHEY_SIMPLEX, 0.6, (255, 255, 255), 2, cv2.LINE_AA)
-        pose = draw_pose3d(list(result.joints_cam_m), (HEIGHT_PX, HEIGHT_PX), skeleton)
+        # Without numbers: there they are of the order, which changes from frame to frame.
+        pose = draw_pose3d(list(result.joints_cam_m), (HEIGHT_PX, HEIGHT_PX), skeleton, numbers=False)
         return np.concatenate([overlay, pose], axis=1)
 
     def end(self, *, is_whole: bool) -> None:

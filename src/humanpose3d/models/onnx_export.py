@@ -66,10 +66,10 @@ def export_onnx(model: nn.Module, path: Path) -> float:
     plain = _Plain(model.cpu().float().eval())
     inputs = _example(model, CHECKED_WITH - 2)
     people = torch.export.Dim("people")
-    logger = logging.getLogger("torch.onnx")
+    for chatty in ("torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        logger.setLevel(logging.ERROR)
         shapes = (tuple({0: people} for _ in inputs),)
         program = torch.onnx.export(
             plain, inputs, dynamo=True, input_names=_names(model), output_names=list(OUTPUTS), dynamic_shapes=shapes

@@ -42,8 +42,11 @@ def draw_keypoints(
     scores: Sequence[np.ndarray],
     skeleton: Skeleton = COCO_17,
     boxes_px: Sequence[np.ndarray] = (),
+    labels: Sequence[str] = (),
 ) -> np.ndarray:
     """The image with each person's bones, less opaque where the confidence is low, and numbers where there are boxes.
+
+    labels: of the boxes, in the numbers' place.
 
     image: uint8 [H W 3]. people_px: [J 2] each; scores: [J] each, in 0..1; boxes_px: [4] each, xyxy.
     """
@@ -54,8 +57,8 @@ def draw_keypoints(
         points = (np.asarray(points_px, np.float64) + 0.5) * scale - 0.5
         _draw_bones_2d(layer, opacity, points, np.asarray(score), skeleton, unit)
     picture = _blend(picture, layer, opacity)
-    for number, box in enumerate(boxes_px, start=1):
-        _draw_box(picture, np.asarray(box) * scale, str(number), unit)
+    for number, box in enumerate(boxes_px):
+        _draw_box(picture, np.asarray(box) * scale, labels[number] if labels else str(number + 1), unit)
     if not len(people_px):
         _banner(picture, "no person found")
     return picture
