@@ -98,3 +98,14 @@ def samples() -> Path:
     if not os.environ.get("HUMANPOSE3D_SAMPLES"):
         pytest.skip("HUMANPOSE3D_SAMPLES names no folder of real samples")
     return Path(os.environ["HUMANPOSE3D_SAMPLES"])
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """torch on one thread: tests run side by side, and sums come out the same."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -26,6 +26,8 @@ from humanpose3d.skeletons import get_skeleton
 from humanpose3d.sources import freihand, mpii
 from humanpose3d.tasks.heatmaps import HeatmapTask
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STEPS, RATE, CELLS = 300, 3e-3, 2.0
 MIRRORS = AugmentationConfig(
     rotation_deg=0.0, scale=(1.0, 1.0), translation=0.0, brightness=(1.0, 1.0), contrast=(1.0, 1.0),
@@ -65,14 +67,6 @@ def of_frame(frame, images: Path) -> PoseSample:
         key=frame.key, image=image, image_size_wh=image.shape[1::-1], joints_px=frame.joints_px,
         joint_score=frame.joint_score, skeleton=frame.skeleton, box_px=frame.box_px,
     )  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(

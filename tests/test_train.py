@@ -22,6 +22,8 @@ from humanpose3d.train import find_sets, train_model
 from tests.records import random_samples
 from tests.sets import write_set
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MAIN = Path(__file__).parents[1] / "main.py"
 TERMS = ("loss", "mse", "l1", "inter_joint", "absolute_root")
 SCORES = ("mpjpe_mm", "pa_mpjpe_mm", "absolute_mpjpe_mm", "root_error_mm")
@@ -34,14 +36,6 @@ def root(tmp_path_factory) -> Path:
     write_set(folder / "train", random_samples(rng, 29, ("S1", "S5")), chunk_size=8)
     write_set(folder / "test", random_samples(rng, 6, ("S9",)), chunk_size=4, prefix="test")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

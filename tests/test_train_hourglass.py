@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from humanpose3d import config as settings_of
@@ -18,6 +17,8 @@ from humanpose3d.tasks.training import staircase
 from humanpose3d.train import hourglass_config, train_model
 from tests.records import random_samples
 from tests.sets import write_set
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "hourglass"
 
@@ -35,14 +36,6 @@ def root(tmp_path_factory) -> Path:
         ]
         write_set(folder / part, samples, chunk_size=4, prefix=part)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def settings(root: Path, tmp_path: Path, **changes) -> TrainConfig:

@@ -278,7 +278,8 @@ class TrainConfig(Command):
     """Folder or remote:path of validation chunks, where ROOT has none."""
     model_type: Literal["cnn", "transformer", "lifter", "hourglass"] = "lifter"
     """Which network. cnn, transformer and lifter give 3D poses; the lifter reads keypoints (and depth), and no pictures
-    unless --image-backbone says so. hourglass finds 2D joints in pictures."""
+    unless --image-backbone says so. hourglass finds 2D joints in pictures; --case 1 to --case 8 are its study's
+    presets (configs/hourglass/)."""
     model_size: Literal["tiny", "small", "base"] = "base"
     """Preset of architecture numbers (model_config.py); tiny trains on a CPU."""
     pretrained: bool = False

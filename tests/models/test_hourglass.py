@@ -18,12 +18,8 @@ from humanpose3d.skeletons import get_skeleton
 
 
 @pytest.fixture(autouse=True)
-def one_seed():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def one_seed(one_thread):
     torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
 
 
 def small(**changes) -> HourglassConfig:

@@ -24,12 +24,8 @@ SKELETON = H36M_17
 
 
 @pytest.fixture(autouse=True)
-def one_seed():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def one_seed(one_thread):
     torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
 
 
 def tiny(model_type: str, **changes) -> nn.Module:
