@@ -536,8 +536,8 @@ class FakeConfig(Command):
     Example: humanpose3d fake mpi_inf_3dhp data/mpi_inf_3dhp --frames-per-take 20
     """
 
-    corpus: Positional[Literal["human36m", "mpi_inf_3dhp", "mpii", "freihand", "threedpw", "mocap"]]
-    """Whose format; mocap: motion without pictures."""
+    corpus: Positional[Literal["human36m", "mpi_inf_3dhp", "mpii", "freihand", "threedpw", "mocap", "smpl"]]
+    """Whose format; mocap: motion without pictures; smpl: a free body in SMPL's file format."""
     out: Positional[Path]
     """Folder that gets it."""
     layout: str = ""

@@ -150,7 +150,7 @@ PROGRAMS = [
     ("numpy.core.multiarray", "fromfile"),
     ("numpy._core.multiarray", "set_typeDict"),
     ("pickle", "loads"),
-    ("copy_reg", "_reconstructor"),
+    ("copy_reg", "add_extension"),
     ("functools", "partial"),
     ("operator", "attrgetter"),
     ("collections", "defaultdict"),
@@ -164,6 +164,12 @@ def test_a_pickle_that_calls_anything_else_is_refused_by_name(tmp_path, module, 
     with pytest.raises(BrokenFile, match=rf"a\.pkl: not read: it asks for {module}\.{name}"):
         read_pickle(written(tmp_path / "a.pkl", data))
     assert not (tmp_path / "ran").exists()
+
+
+def test_the_maker_of_old_objects_makes_no_foreign_ones(tmp_path):
+    data = b"ccopy_reg\n_reconstructor\n(cbuiltins\nset\nc__builtin__\nobject\nNtR."
+    with pytest.raises(BrokenFile, match="an object of a foreign class"):
+        read_pickle(written(tmp_path / "a.pkl", data))
 
 
 class Program:

@@ -14,7 +14,8 @@ from humanpose3d.camera import camera_to_pixel
 from humanpose3d.reports import StageReport
 from humanpose3d.sources import threedpw
 from humanpose3d.sources.reading import read_pickle
-from humanpose3d.studio.threedpw import SUBJECTS, rest_joints, sequence_scene, write_threedpw
+from humanpose3d.studio.free_body import free_body
+from humanpose3d.studio.threedpw import SUBJECTS, write_threedpw
 from tests import bodies
 
 SIZE, FRAMES = 48, 4
@@ -91,7 +92,7 @@ def test_frames_come_in_order_with_names_of_the_corpus(studio):
 
 def test_smpl_posed_by_the_labels_stands_on_the_labelled_joints_in_the_camera(studio):
     for frame in read(studio):
-        rest_m = rest_joints(sequence_scene(frame.subject, size=SIZE).person.body)
+        rest_m = free_body().joints_m(frame.smpl_betas)
         posed = bodies.pose_joints(rest_m, frame.smpl_pose_rad, frame.smpl_trans_m)
         np.testing.assert_allclose(posed, frame.joints_cam_m, atol=1e-4)
         assert frame.smpl_pose_rad.shape == (24, 3) and frame.smpl_betas.shape == (10,)

@@ -12,12 +12,12 @@ from humanpose3d.camera import world_to_camera
 from humanpose3d.skeletons import COCO_18, SMPL_24, shared_joints
 from humanpose3d.sources.reading import read_npz, read_pickle
 from humanpose3d.studio.film import SUBJECTS as H36M_SUBJECTS
+from humanpose3d.studio.free_body import free_body
 from humanpose3d.studio.joint_sets import joints_in
 from humanpose3d.studio.threedpw import (
     SUBJECTS,
     camera_at,
     fit_pose,
-    rest_joints,
     sequence_data,
     sequence_scene,
     write_threedpw,
@@ -75,7 +75,8 @@ def test_fields_have_the_corpus_shapes(written: Path) -> None:
 
 def test_the_body_model_gives_the_joint_positions(written: Path) -> None:
     for subject in SUBJECTS:
-        data, rest_m = pickle_of(written, subject), rest_joints(sequence_scene(subject, size=SIZE).person.body)
+        data = pickle_of(written, subject)
+        rest_m = free_body().joints_m(data["betas"][0])
         for frame in range(FRAMES):
             posed = bodies.pose_joints(rest_m, data["poses"][0][frame].reshape(24, 3), data["trans"][0][frame])
             np.testing.assert_allclose(posed, data["jointPositions"][0][frame].reshape(24, 3), atol=1e-9)
@@ -91,7 +92,9 @@ def test_fitted_bodies_stand_where_the_filmed_ones_do(subject: str) -> None:
         np.testing.assert_allclose(found_m, filmed_m[0], atol=1e-9)  # the pelvis is exact
         joints_m = data["jointPositions"][0][frame].reshape(24, 3) @ data["cam_poses"][frame, :3, :3].T
         joints_m += data["cam_poses"][frame, :3, 3]
-        assert np.linalg.norm(joints_m - filmed_m, axis=-1).max() < 0.005
+        off_m = np.linalg.norm(joints_m - filmed_m, axis=-1)
+        assert off_m[shared_joints(SMPL_24, COCO_18)[0]].max() < 0.005
+        assert off_m.max() < 0.015  # spine, hands and feet of a shape of ten numbers
 
 
 def test_stored_joints_project_onto_stored_detections(written: Path) -> None:
@@ -107,7 +110,7 @@ def test_stored_joints_project_onto_stored_detections(written: Path) -> None:
 
 
 def test_rest_bodies_are_smpls(written: Path) -> None:
-    rest_m = rest_joints(sequence_scene(SEQUENCE, size=SIZE).person.body)
+    rest_m = free_body().joints_m(pickle_of(written)["betas"][0])
     at = dict(zip(SMPL_24.joints, rest_m, strict=True))
     assert at["left_wrist"][0] > at["left_shoulder"][0] + 0.4 and at["right_wrist"][0] < at["right_shoulder"][0] - 0.4
     assert abs(at["left_wrist"][1] - at["left_shoulder"][1]) < 0.05  # arms out to the sides

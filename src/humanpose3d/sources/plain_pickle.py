@@ -1,5 +1,8 @@
 """Pickles that hold numpy arrays and Python's plain values, read without ever running what else they ask for.
 
+Two kinds of foreign arrays, which body models are made of, come as numpy's: scipy's sparse matrices in columns, and
+chumpy's (a library that no current Python runs).
+
 A pickle is a program: it names any function and calls it. Here a name is looked up in a list, and behind numpy's names
 stand our own makers: numpy's would let a pickle claim that an array of Python objects holds no objects, and so turn
 bytes of its choice into pointers.
@@ -97,6 +100,48 @@ class _Array(np.ndarray):
         super().__setstate__((1, shape, real, bool(fortran), data))  # type: ignore[arg-type]
 
 
+class _SparseColumns:
+    """Stands in for scipy's csc_matrix until its parts are known."""
+
+    __slots__ = ("dense",)
+
+    def __setstate__(self, state: Any) -> None:
+        _expect(isinstance(state, dict), "a sparse matrix of another kind")
+        parts = [_without_stand_ins(state.get(name), {}) for name in ("data", "indices", "indptr")]
+        shape = state.get("_shape")
+        _expect(all(isinstance(part, np.ndarray) and part.ndim == 1 for part in parts), "a sparse matrix without parts")
+        _expect(
+            isinstance(shape, tuple) and len(shape) == 2 and all(isinstance(side, int) and side >= 0 for side in shape),
+            "a sparse matrix of a strange shape",
+        )
+        data, rows, starts = parts
+        _expect(math.prod(shape) <= MOST_OF_A_DENSE_ARRAY, f"a sparse matrix as large as {shape}")
+        counts = np.diff(starts)
+        whole = len(starts) == shape[1] + 1 and (counts >= 0).all() and starts[0] == 0 and starts[-1] == len(rows)
+        _expect(bool(whole) and len(data) == len(rows), "a sparse matrix whose parts do not fit")
+        _expect(
+            not len(rows) or (0 <= rows.min() and rows.max() < shape[0]), "a sparse matrix with rows beyond its end"
+        )
+        self.dense = np.zeros(shape, dtype=data.dtype)
+        np.add.at(self.dense, (rows, np.repeat(np.arange(shape[1]), counts)), data)
+
+
+class _Chumpy:
+    """Stands in for chumpy's Ch: a node of an expression, of which only an array of its own is of use here."""
+
+    __slots__ = ("x",)
+
+    def __setstate__(self, state: Any) -> None:
+        _expect(isinstance(state, dict) and isinstance(state.get("x"), np.ndarray), "an expression of chumpy's")
+        self.x = state["x"]
+
+
+def _reconstructed(kind: Any, *_: Any) -> Any:
+    """What the older protocols call to make an object without its constructor."""
+    _expect(kind in (_SparseColumns, _Chumpy), "an object of a foreign class")
+    return kind()
+
+
 _NDARRAY = _Maker(lambda *_: _expect(False, "an array made without its maker"))  # the name itself: never called
 
 
@@ -143,7 +188,10 @@ def _expect(fits: bool, otherwise: str) -> None:
         raise NotPlain(f"it holds {otherwise}")
 
 
+MOST_OF_A_DENSE_ARRAY = 10**8  # elements; a body's regressor has 165,360
+
 _KNOWN: dict[tuple[str, str], Any] = {
+    ("chumpy.ch", "Ch"): _Chumpy,
     ("numpy", "ndarray"): _NDARRAY,
     ("numpy", "dtype"): _Maker(_DType),
     ("collections", "OrderedDict"): dict,
@@ -152,6 +200,12 @@ _KNOWN: dict[tuple[str, str], Any] = {
 for _builtins in ("builtins", "__builtin__"):
     for _type in (set, frozenset, complex, bytes, bytearray, slice):
         _KNOWN[_builtins, _type.__name__] = _type
+    _KNOWN[_builtins, "object"] = _Maker(lambda *_: _expect(False, "a bare object"))  # only ever named
+for _sparse in ("scipy.sparse.csc", "scipy.sparse._csc"):
+    for _type_name in ("csc_matrix", "csc_array"):
+        _KNOWN[_sparse, _type_name] = _SparseColumns
+for _registry in ("copy_reg", "copyreg"):
+    _KNOWN[_registry, "_reconstructor"] = _Maker(_reconstructed)
 for _core in ("numpy.core", "numpy._core"):  # numpy 1 and 2
     _KNOWN[f"{_core}.multiarray", "_reconstruct"] = _Maker(_empty_array)
     _KNOWN[f"{_core}.multiarray", "scalar"] = _Maker(_scalar)
@@ -170,6 +224,10 @@ def _without_stand_ins(value: Any, done: dict[int, Any]) -> Any:
         return array
     if isinstance(value, _DType):
         return value.real
+    if isinstance(value, _SparseColumns | _Chumpy):
+        filled = getattr(value, "dense" if isinstance(value, _SparseColumns) else "x", None)
+        _expect(filled is not None, "an array that was never filled")
+        return _without_stand_ins(filled, done)
     if isinstance(value, tuple):
         return tuple(_without_stand_ins(part, done) for part in value)
     if isinstance(value, dict | list):

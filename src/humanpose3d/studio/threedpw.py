@@ -1,13 +1,14 @@
 """The studio as 3DPW: sequence pickles with SMPL's pose, shape and translation, a camera in somebody's hand, images.
 
-The reader of that layout is `sources/threedpw.py`'s. SMPL's pose is fitted to the studio's bodies, whose rest pose is
-made SMPL's: y up, facing z, the left arm along x. One person a sequence: the studio films nobody else.
+The reader of that layout is `sources/threedpw.py`'s. Pose, shape and joints are those of `free_body.py`, fitted to the
+person filmed. One person a sequence: the studio films nobody else.
 """
 
 from __future__ import annotations
 
 import io
 import pickle
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,9 +23,9 @@ from humanpose3d.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from humanpose3d.sample import subjects_asked_for
 from humanpose3d.skeletons import COCO_17, COCO_18, SMPL_24, convert
 from humanpose3d.studio.film import Scene, cast_scene, film_scene
+from humanpose3d.studio.free_body import free_body
 from humanpose3d.studio.joint_sets import joints_in
-from humanpose3d.studio.motion import LEFT, RIGHT, Pose, solve
-from humanpose3d.studio.people import Body
+from humanpose3d.studio.motion import ACTIONS, solve
 from humanpose3d.studio.shoot import claim, encode_jpeg, in_processes
 from humanpose3d.warp import in_view
 
@@ -39,6 +40,9 @@ _CAST = {
     "test/office_phoneCall_00": (205, 6),
 }
 SUBJECTS = tuple(_CAST)
+# Beyond them a crowd, asked for by number: "train/studio_000" or "train/studio_000-199", each a person of its own.
+CROWD = re.compile(r"(train|validation|test)/studio_(\d{3})(?:-(\d{3}))?")
+_CROWD_FROM = {"train": 1000, "validation": 2000, "test": 3000}  # their numbers among the studio's people
 CAPTURE_FPS, FRAME_STEP = 30.0, 10  # the corpus's rate, and how many of its frames lie between two of ours
 FPS = CAPTURE_FPS / FRAME_STEP
 SWAY_RAD, BOB_M, SWAY_PER_FRAME = 0.08, 0.04, 0.45  # how the hand that holds the camera moves
@@ -49,9 +53,6 @@ VERTICES = 6890  # of SMPL's mesh
 # The corpus's world, y up, against the studio's, z up: another frame and another origin.
 TO_CORPUS = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
 ORIGIN_M = np.array([0.3, -1.9, 1.2])
-# A body that faces the studio's y, in SMPL's axes: left, up, forward.
-TO_REST = np.array([[-1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
-REST_PELVIS = np.array([-0.001, -0.13, 0.015])  # against the rest body's origin, in body heights: never 0 in SMPL
 
 
 @dataclass(frozen=True)
@@ -112,11 +113,30 @@ def write_threedpw(
 
 
 def _chosen(subjects: Sequence[str]) -> list[str]:
-    found = {subject: subjects_asked_for(subject, SUBJECTS) for subject in subjects}
+    found = {subject: _crowd(subject) or subjects_asked_for(subject, SUBJECTS) for subject in subjects}
     unknown = [subject for subject, meant in found.items() if not meant]
     if unknown:
-        raise ValueError(f"the studio has no 3DPW sequence '{unknown[0]}'; it has {', '.join(SUBJECTS)}")
+        raise ValueError(
+            f"the studio has no 3DPW sequence '{unknown[0]}'; it has {', '.join(SUBJECTS)}, "
+            "and train/studio_000 to _999 (validation and test likewise), also as train/studio_000-099"
+        )
     return sorted(set().union(*found.values()))
+
+
+def _crowd(request: str) -> list[str]:
+    """The sequences of the crowd that a request means."""
+    if (match := CROWD.fullmatch(request)) is None:
+        return []
+    first, last = int(match[2]), int(match[3] or match[2])
+    return [f"{match[1]}/studio_{number:03d}" for number in range(first, last + 1)]
+
+
+def _cast(subject: str) -> tuple[int, int]:
+    """(person, action)."""
+    if (match := CROWD.fullmatch(subject)) is None:
+        return _CAST[subject]
+    number, actions = int(match[2]), sorted(ACTIONS)
+    return _CROWD_FROM[match[1]] + number, actions[number % len(actions)]
 
 
 def _film_sequence(job: _Job) -> tuple[int, int]:
@@ -141,13 +161,13 @@ def image_name(subject: str, frame: int) -> str:
 
 def sequence_scene(subject: str, *, size: int = 256, seed: int = 0) -> Scene:
     """Who does what in that sequence."""
-    person, action = _CAST[subject]
+    person, action = _cast(subject)
     return cast_scene(subject, person, action, 1, size=size, seed=seed, fps=FPS)
 
 
 def camera_at(scene: Scene, frame: int) -> Camera:
     """The camera of an image: one of the scene's, in an unquiet hand; its middle is the image's, as in the corpus."""
-    number, _ = _CAST[scene.subject]
+    number, _ = _cast(scene.subject)
     still = scene.cameras[1 + number % len(scene.cameras)]
     phase = SWAY_PER_FRAME * frame
     c, s = np.cos(SWAY_RAD * np.sin(phase)), np.sin(SWAY_RAD * np.sin(phase))
@@ -171,7 +191,8 @@ def _sequence(subject: str) -> str:
 def sequence_data(subject: str, frames: int, *, size: int = 256, seed: int = 0) -> dict[str, Any]:
     """What the sequence's pickle holds, field by field as in the corpus."""
     scene = sequence_scene(subject, size=size, seed=seed)
-    rest_m = rest_joints(scene.person.body)
+    betas = free_body().betas_of(scene.person.body)
+    rest_m = free_body().joints_m(betas)
     # The motion has twice the images' rate, and img_frame_ids picks the images' poses out of it.
     motion = [solve(scene.take.pose_at(half / (2 * FPS)), scene.person.body) for half in range(2 * frames)]
     fitted = [fit_pose(rest_m, joints_in(joints, SMPL_24) @ TO_CORPUS.T + ORIGIN_M) for joints in motion]
@@ -179,8 +200,7 @@ def sequence_data(subject: str, frames: int, *, size: int = 256, seed: int = 0) 
     poses, trans_m = pose_60hz[::2], trans_60hz[::2]
     joints_world_m = np.array([pose_joints(rest_m, *labels) for labels in zip(poses, trans_m, strict=True)])
     cameras = [camera_at(scene, frame) for frame in range(frames)]
-    number, _ = _CAST[subject]
-    betas = np.random.default_rng((seed, number)).normal(0.0, 0.3, 10)
+    number, _ = _cast(subject)
     return {
         "sequence": np.array(_sequence(subject)),
         "poses": [poses.reshape(frames, -1)],
@@ -258,13 +278,6 @@ def _table_rows(subject: str, data: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 # ----------------------------------------------------------------------------------------------- SMPL's kinematics
-
-
-def rest_joints(body: Body) -> np.ndarray:
-    """float64 [24 3]: that body's joints in SMPL's rest pose, arms out to the sides, metres."""
-    arms_out = Pose().hand(LEFT, 1.0, 0.0, 0.0).hand(RIGHT, 1.0, 0.0, 0.0)
-    joints_m = joints_in(solve(arms_out, body), SMPL_24) @ TO_REST.T
-    return joints_m - joints_m[SMPL_24.root_index] + body.height * REST_PELVIS
 
 
 def pose_joints(rest_m: np.ndarray, pose_rad: np.ndarray, trans_m: np.ndarray) -> np.ndarray:
