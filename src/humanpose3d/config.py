@@ -214,6 +214,22 @@ class LossWeights:
     """lifter: negative log-likelihood of the joints under Laplace distributions as wide as it says it errs."""
 
 
+@dataclass(frozen=True)
+class BodyLossWeights:
+    """hps: weight of each term of a body's loss; each is over the samples that have its label."""
+
+    joints_3d: Annotated[float, Field(ge=0)] = 10.0
+    """Mean absolute error of the joints, relative to the pelvis, metres."""
+    joints_2d: Annotated[float, Field(ge=0)] = 2.0
+    """Mean absolute error of the joints in the picture, in halves of the view's side."""
+    pose: Annotated[float, Field(ge=0)] = 5.0
+    """Mean squared error of the rotations' matrices."""
+    shape: Annotated[float, Field(ge=0)] = 0.1
+    """Mean squared error of the betas."""
+    parts: Annotated[float, Field(ge=0)] = 0.5
+    """pare: cross entropy of the part maps."""
+
+
 # Distances between joints are blind to mirror images, and for the lifter they add nothing (docs/LOG.md).
 LIFTER_WEIGHTS = LossWeights(l1=10.0, inter_joint=0.0)
 
@@ -244,6 +260,10 @@ class AugmentationConfig:
     """Chance that a sample's depth map is taken away, so that the model learns to do without."""
     drop_keypoint: Share = 0.05
     """Chance, joint by joint, that a 2D keypoint is taken away."""
+    occlusion: Share = 0.0
+    """Chance that a rectangle of one colour hides a part of the picture."""
+    occlusion_size: Range = (0.1, 0.4)
+    """Its height and width as shares of the picture's, uniform."""
     camera_turn_deg: Annotated[float, Field(ge=0, lt=60)] = 10.0
     """lifter: turns of the camera about its centre, up or down and left or right, uniform in +- this."""
     camera_distance: Range = (0.8, 1.25)
@@ -276,14 +296,14 @@ class TrainConfig(Command):
     """Chunk numbers to validate on; none means all."""
     val_dir: str | None = None
     """Folder or remote:path of validation chunks, where ROOT has none."""
-    model_type: Literal["cnn", "transformer", "lifter", "hourglass"] = "lifter"
+    model_type: Literal["cnn", "transformer", "lifter", "hourglass", "hps"] = "lifter"
     """Which network. cnn, transformer and lifter give 3D poses; the lifter reads keypoints (and depth), and no pictures
     unless --image-backbone says so. hourglass finds 2D joints in pictures; --case 1 to --case 8 are its study's
-    presets (configs/hourglass/)."""
+    presets (configs/hourglass/). hps gives SMPL's pose and shape (configs/pare-hrnet.yaml)."""
     model_size: Literal["tiny", "small", "base"] = "base"
     """Preset of architecture numbers (model_config.py); tiny trains on a CPU."""
     pretrained: bool = False
-    """transformer, and lifter with --image-backbone: start from timm's ImageNet weights (downloaded by timm)."""
+    """transformer, hps, and lifter with --image-backbone: start from timm's ImageNet weights (downloaded by timm)."""
     target: Literal["root_relative", "absolute"] = "root_relative"
     """What the joint losses compare: root at the origin, or positions in the camera frame."""
     use_depth: bool = True
@@ -307,9 +327,18 @@ class TrainConfig(Command):
     block: Literal["residual", "conv_relu_norm"] | None = None
     """hourglass: which bottleneck."""
     input_size: Count | None = None
-    """hourglass: side of the square view, px; 256 as published. Heat maps have a quarter of it."""
+    """hourglass: side of the square view, px; 256 as published. Heat maps have a quarter of it. hps: likewise, 224."""
     heatmap_sigma: Annotated[float, Field(gt=0)] | None = None
     """hourglass: width of a joint's Gaussian, cells of the heat map."""
+    head: Literal["pare", "baseline"] | None = None
+    """hps: part attention (PARE), or the iterative regressor from one vector (HMR); None: the preset's, pare."""
+    backbone: str = ""
+    """hps: timm's name of the backbone; empty: the preset's, hrnet_w32 of base."""
+    backbone_weights: Path | None = None
+    """hps: a file of the backbone's weights to start from, HRNet's public MPII pose network say."""
+    body_model: Path = Path("data/body_models")
+    """hps: SMPL's files, a folder with those of the three genders or the neutral one; `humanpose3d fake smpl FOLDER`
+    writes free ones that can stand in."""
     epochs: Count = 50
     """Passes over the training chunks."""
     max_steps: Annotated[int, arg(aliases=["-m", "--max-iters"])] = -1
@@ -354,6 +383,8 @@ class TrainConfig(Command):
     """Compile the network with torch.compile: a minute or so at the start, faster steps on a GPU."""
     weights: LossWeights = LossWeights()
     """Loss weights. Unless one is given, the lifter has its own: l1 10, inter-joint 0."""
+    body_weights: BodyLossWeights = BodyLossWeights()
+    """hps: loss weights."""
     augmentation: AugmentationConfig = AugmentationConfig()
     """Augmentation of training samples."""
     num_workers: Annotated[Annotated[int, Field(ge=0)], arg(aliases=["--workers"])] = _cpu_workers()
@@ -387,7 +418,8 @@ class TrainConfig(Command):
     checkpoint_interval: Count = 5000
     """Optimizer steps between checkpoints step_N.pth."""
     early_stopping: Annotated[int, Field(ge=0)] = 0
-    """Validations in a row without a better score (MPJPE; PCK of the hourglass) after which training ends; 0: never."""
+    """Validations in a row without a better score (MPJPE; PCK of the hourglass; PA-MPJPE of hps) after which training
+    ends; 0: never."""
     profile: bool = False
     """Trace ten training batches with torch.profiler: LOG_DIR/RUN/profile/ gets the table and a trace for Perfetto."""
     flip_test: bool = False

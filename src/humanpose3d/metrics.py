@@ -16,10 +16,11 @@ from torchmetrics import Metric
 
 from humanpose3d.models.common import PosePrediction
 from humanpose3d.sample import PoseBatch
-from humanpose3d.skeletons import Skeleton
+from humanpose3d.skeletons import LSP_14, Skeleton
 from humanpose3d.warp import VIEW_MARGIN
 
 MM_PER_M = 1000.0
+SCORED_BODY = LSP_14  # the joints that bodies are scored on, in this order
 HEAD_LIMIT, BOX_LIMIT = 0.5, 16.0  # a 2D joint is found within this share of the head, this part of the box
 ALIGNABLE_JOINTS = 3  # fewer joints than this fit anything after a similarity alignment
 
@@ -83,6 +84,53 @@ class PoseMetrics(Metric):
         return summary | {f"mpjpe_mm/{joint}": by_joint[i] for i, joint in enumerate(self.skeleton.joints)}
 
 
+class BodyMetrics(Metric):
+    """MPJPE, PA-MPJPE, per-vertex and pose error of bodies over an evaluation.
+
+    Joints are `SCORED_BODY`'s, regressed from both meshes and relative to the middle of the hips (as 3DPW is scored);
+    vertices are relative to the pelvis. Only `counted` samples with a labelled body count.
+    """
+
+    full_state_update = False
+    higher_is_better = False
+    sums: Tensor
+    count: Tensor
+    joint_sums: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("sums", torch.zeros(len(self.NAMES), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("joint_sums", torch.zeros(len(SCORED_BODY), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    NAMES = ("pa_mpjpe_mm", "mpjpe_mm", "vertex_error_mm", "pose_error_deg")
+
+    def update(self, prediction: Any, batch: PoseBatch) -> None:
+        """prediction: `tasks.body.PosedBodies`, of both what was answered and what is true. Add a batch."""
+        mask = prediction.is_labelled & batch.counted
+        predicted_m, labels_m = prediction.scored_m, prediction.true_scored_m
+        error_m = joint_error(predicted_m, labels_m)
+        everything = torch.ones_like(error_m, dtype=torch.bool)
+        aligned_m = joint_error(similarity_align(predicted_m, labels_m, everything), labels_m)
+        values = torch.stack(
+            [
+                MM_PER_M * aligned_m.mean(1),
+                MM_PER_M * error_m.mean(1),
+                MM_PER_M * joint_error(prediction.vertices_rel_m, prediction.true_vertices_rel_m).mean(1),
+                rotation_error_deg(prediction.rotations, prediction.true_rotations).mean(1),
+            ]
+        )
+        self.sums += values.where(mask, 0.0).sum(1)
+        self.joint_sums += (MM_PER_M * error_m).where(mask[:, None], 0.0).sum(0)
+        self.count += mask.sum()
+
+    def compute(self) -> dict[str, Tensor]:
+        """The figures of NAMES, and mpjpe_mm/<joint> of each joint. NaN where nothing counted."""
+        by_joint = self.joint_sums / self.count
+        summary = dict(zip(self.NAMES, self.sums / self.count, strict=True))
+        return summary | {f"mpjpe_mm/{joint}": by_joint[i] for i, joint in enumerate(SCORED_BODY.joints)}
+
+
 class KeypointMetrics(Metric):
     """PCK and mean distance of 2D joints over an evaluation, in pixels of the model input.
 
@@ -129,6 +177,12 @@ class KeypointMetrics(Metric):
 def joint_error(predicted_m: Tensor, labels_m: Tensor) -> Tensor:
     """[... 3], [... 3] -> [...]: distance, metres."""
     return (predicted_m.float() - labels_m.float()).norm(dim=-1)
+
+
+def rotation_error_deg(predicted: Tensor, labels: Tensor) -> Tensor:
+    """[... 3 3], [... 3 3] -> [...]: the angle of the rotation between them, degrees."""
+    cosine = 0.5 * ((predicted.float() * labels.float()).sum((-1, -2)) - 1.0)
+    return torch.rad2deg(torch.acos(cosine.clamp(-1.0, 1.0)))
 
 
 def similarity_align(predicted_m: Tensor, labels_m: Tensor, mask: Tensor) -> Tensor:

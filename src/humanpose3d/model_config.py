@@ -188,6 +188,38 @@ class HourglassConfig(ModelConfig):
         return ("image",)
 
 
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class BodyConfig(ModelConfig):
+    """Numbers of `models.hps.BodyRegressor`."""
+
+    model_type: Literal["hps"] = "hps"
+    input_size: Count = 224
+    """Side of the square view, px; part maps have a quarter of it."""
+    skeleton: Literal["smpl_24"] = "smpl_24"
+    use_depth: Literal[False] = False
+    window: Literal[1] = 1
+    head: Literal["pare", "baseline"] = "pare"
+    """pare: each body part from where it is seen; baseline: all from one vector, in three rounds."""
+    backbone: str
+    """timm's name of a network with features at strides 4 to 32."""
+    channels: Count = 128
+    """pare: of the part and feature maps."""
+    hidden: Count = 1024
+    """baseline: units of each layer."""
+    rounds: Count = 3
+    """baseline: how often the answer is improved."""
+    dropout: Share = 0.0
+
+    @property
+    def reads_keypoints(self) -> bool:
+        return False
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Fields of a sample that the reader has to decode, beside its metadata."""
+        return ("image",)
+
+
 PRESETS: dict[tuple[str, str], ModelConfig] = {
     # The demo's: made to train at 300 images/s on two CPU cores.
     ("cnn", "tiny"): CNNConfig(
@@ -266,12 +298,16 @@ PRESETS: dict[tuple[str, str], ModelConfig] = {
     ("hourglass", "tiny"): HourglassConfig(size="tiny", input_size=128, channels=32, depths=(4,)),
     ("hourglass", "small"): HourglassConfig(size="small", channels=64, depths=(4, 4)),
     ("hourglass", "base"): HourglassConfig(size="base"),  # as published: 8 stacks, 256 channels
+    ("hps", "tiny"): BodyConfig(size="tiny", input_size=160, backbone="hrnet_w18_small", channels=64, hidden=256),
+    ("hps", "small"): BodyConfig(size="small", backbone="resnet50"),
+    ("hps", "base"): BodyConfig(size="base", backbone="hrnet_w32"),
 }
 CONFIGS: dict[str, type[ModelConfig]] = {
     "cnn": CNNConfig,
     "transformer": TransformerConfig,
     "lifter": LifterConfig,
     "hourglass": HourglassConfig,
+    "hps": BodyConfig,
 }
 
 

@@ -19,6 +19,7 @@ from humanpose3d.camera import Camera
 if TYPE_CHECKING:
     import torch
 
+GENDERS = ("neutral", "female", "male")  # of SMPL's bodies
 SCHEMA_VERSION = 1  # of a sample's metadata in a chunk; raised when a reader of the old one would misread the new
 
 
@@ -147,6 +148,11 @@ class PoseBatch:
     window_time_s: torch.Tensor | None = None  # float32 [B T], seconds from the own frame
     joint_px_mask: torch.Tensor | None = None  # bool [B J], the 2D label exists, in the view or not
     head_size_px: torch.Tensor | None = None  # float32 [B], of the model input; 0 where unknown
+    # A body model's.
+    smpl_pose_rad: torch.Tensor | None = None  # float32 [B 24 3], axis-angle; the root's in the camera frame
+    smpl_betas: torch.Tensor | None = None  # float32 [B 10]
+    smpl_mask: torch.Tensor | None = None  # bool [B], pose and shape are labelled
+    smpl_gender: torch.Tensor | None = None  # int64 [B], into GENDERS; -1 unknown
 
     def __len__(self) -> int:
         return len(self.keys)

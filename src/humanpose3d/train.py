@@ -32,10 +32,12 @@ from humanpose3d.dataset.keypoint_batches import KeypointDecoder
 from humanpose3d.dataset.mix import DatasetMix, parse_mix
 from humanpose3d.estimators.weights import sha256_of
 from humanpose3d.files import make_folder, scratch_folder, write_report, write_whole
-from humanpose3d.model_config import HEATMAP_STRIDE, HourglassConfig, ModelConfig, model_config
+from humanpose3d.metrics import SCORED_BODY
+from humanpose3d.model_config import HEATMAP_STRIDE, BodyConfig, HourglassConfig, ModelConfig, model_config
 from humanpose3d.models import build_model
 from humanpose3d.models.checkpoint import LoadedModel, describe, find_packaged, load_model
 from humanpose3d.models.hourglass import check_depths, parse_depths
+from humanpose3d.models.hps import BodyRegressor, load_backbone_weights
 from humanpose3d.remotes import Store, open_store
 from humanpose3d.reports import StageReport, progress
 from humanpose3d.runs import (
@@ -50,7 +52,8 @@ from humanpose3d.runs import (
     write_settings,
 )
 from humanpose3d.skeletons import get_skeleton
-from humanpose3d.tasks import TASKS, HeatmapTask, LiftingTask, Task
+from humanpose3d.tasks import TASKS, BodyTask, HeatmapTask, LiftingTask, Task
+from humanpose3d.tasks.body_joints import JOINTS_FILE, write_joints
 from humanpose3d.tasks.devices import is_first_process, precision_of, processes_of, strategy_of, train_device
 from humanpose3d.tasks.evaluation import Scores, evaluate, mean_pose, score_mean_pose
 from humanpose3d.tasks.heatmaps import Decoding
@@ -112,6 +115,15 @@ def evaluate_checkpoint(config: TrainConfig) -> StageReport:
     scores = _measure(loaded, task, _validation_loader(config, val_set, loaded.config), device)
     lifts = isinstance(task, LiftingTask)
     pose_mpjpe_mm = mean_pose_error(config, train_store, val_store, loaded.config) if train_store and lifts else None
+    if isinstance(task, BodyTask):
+        path = _report_folder(config) / JOINTS_FILE
+        report.facts["predicted_joints"] = str(
+            write_joints(path, loaded.model, task, _validation_loader(config, val_set, loaded.config))
+        )
+        if train_store is not None:
+            report.facts["mean_pose_pa_mpjpe_mm"] = mean_pose_error(
+                config, train_store, val_store, loaded.config, "pa_mpjpe_mm"
+            )
     _add_scores(report, scores, task)
     report.inputs = len(val_set)
     report.facts |= {
@@ -160,17 +172,22 @@ def _evaluate_by_protocol(
     assert config.protocol is not None and config.checkpoint is not None
     own = loaded.config
     dimensions = 2 if isinstance(own, HourglassConfig) else 3
-    protocol = check_model(config.protocol, own.model_type, own.skeleton, dimensions)
+    skeleton = SCORED_BODY.name if isinstance(own, BodyConfig) else own.skeleton
+    protocol = check_model(config.protocol, own.model_type, skeleton, dimensions)
     _, store = find_sets(config, evaluating=True)
     labelled_in = read_index(store).skeleton
     if labelled_in is None:
         raise ValueError(f"{store.location} has no labels, so nothing can be measured on it")
     # The loader speaks the labels' skeleton, the network its own; the protocol takes from both what both have.
-    spoken = replace(own, skeleton=labelled_in)
+    is_body = isinstance(own, BodyConfig)
+    spoken = own if is_body else replace(own, skeleton=labelled_in)
     names = _dataset(config, store, config.val_chunks, spoken, fields=(), shuffle=False)
     samples = (names[0, position] for position in range(len(names)))
     evaluation = ProtocolEvaluation(
-        protocol, read_frames(samples, protocol), get_skeleton(own.skeleton), get_skeleton(labelled_in)
+        protocol,
+        read_frames(samples, protocol),
+        get_skeleton(skeleton),
+        SCORED_BODY if is_body else get_skeleton(labelled_in),
     )
     loader = _validation_loader(config, _validation_set(config, store, spoken), spoken)
     task = _task_of(config, loaded)
@@ -188,8 +205,17 @@ def _evaluate_by_protocol(
         "checkpoint": str(config.checkpoint),
         "checkpoint_sha256": sha256_of(find_packaged(config.checkpoint) or config.checkpoint),
         "model_type": own.model_type,
-        "skeleton": own.skeleton,
+        "skeleton": skeleton,
     }
+    if isinstance(task, BodyTask):
+        about["predicted_joints"] = str(
+            write_joints(
+                _report_folder(config) / JOINTS_FILE,
+                loaded.model,
+                task,
+                _validation_loader(config, _validation_set(config, store, spoken), spoken),
+            )
+        )
     if isinstance(task, HeatmapTask):
         flipped = ", mean with the mirrored picture's" if config.flip_test else ""
         about["decoding"] = f"{config.decoder} from heat maps of {own.input_size // HEATMAP_STRIDE} px{flipped}"
@@ -200,14 +226,16 @@ def _evaluate_by_protocol(
     return report_protocol(report, _report_folder(config), config.protocol, evaluation, about)
 
 
-def mean_pose_error(config: TrainConfig, train_store: Store, val_store: Store, model: ModelConfig) -> float:
-    """MPJPE in mm, on the validation chunks, of always answering with the mean pose of the training chunks."""
-    skeleton = TASKS[model.model_type](model, config.weights, config.target).skeleton
+def mean_pose_error(
+    config: TrainConfig, train_store: Store, val_store: Store, model: ModelConfig, metric: str = "mpjpe_mm"
+) -> float:
+    """In mm, on the validation chunks, of always answering with the mean pose of the training chunks."""
+    skeleton = get_skeleton(model.skeleton)
     stores = [part.store for part in find_mix(config)] or [train_store]
     training = [_labels(config, store, config.train_chunks, model) for store in stores]
     with progress("mean training pose", sum(len(part.dataset) for part in training)) as bar:
         pose_m = mean_pose(chain.from_iterable(training), skeleton, advance=bar.advance)
-    return score_mean_pose(pose_m, _labels(config, val_store, config.val_chunks, model), skeleton)
+    return score_mean_pose(pose_m, _labels(config, val_store, config.val_chunks, model), skeleton, metric)
 
 
 def find_sets(config: TrainConfig, *, evaluating: bool = False) -> tuple[Store | None, Store]:
@@ -296,7 +324,7 @@ def _train(config: TrainConfig) -> StageReport:
     train_store, val_store = find_sets(config)
     assert train_store is not None
     model, architecture = _model(start, train_store)
-    task = TASKS[architecture.model_type](architecture, config.weights, config.target)
+    task = TASKS[architecture.model_type](architecture, config)
     train_set = _training_set(config, train_store, architecture)
     val_set = _validation_set(config, val_store, architecture)
 
@@ -318,6 +346,8 @@ def _train(config: TrainConfig) -> StageReport:
         write_settings(start.run, config)
     _fit(trainer, module, start)
     _report_training(report, start, trainer, module, keeper)
+    if isinstance(task, BodyTask) and trainer.is_global_zero and not config.fast_dev_run:
+        _write_joints(config, report, checkpoints_folder(start.run) / BEST, val_set, start.run)
     if trainer.is_global_zero:
         write_report(start.run, report)
     else:
@@ -357,6 +387,8 @@ def _model(start: _Start, store: Store) -> tuple[nn.Module, ModelConfig]:
                 f"of size {config.model_size}; give --model-type {found.model_type} --model-size {found.size}"
             )
         return start.loaded.model.train(), found
+    if config.model_type == "hps":
+        return _body_regressor(config)
     if config.model_type == "hourglass":
         architecture = _hourglass(config, store)
         torch.manual_seed(config.random_seed)
@@ -390,6 +422,19 @@ def _model(start: _Start, store: Store) -> tuple[nn.Module, ModelConfig]:
     )
     torch.manual_seed(config.random_seed)
     return build_model(architecture, pretrained=config.pretrained), architecture
+
+
+def _body_regressor(config: TrainConfig) -> tuple[nn.Module, ModelConfig]:
+    """The network asked for, from published weights where they are given."""
+    asked = {"head": config.head, "backbone": config.backbone or None, "input_size": config.input_size}
+    changes = {name: value for name, value in asked.items() if value is not None}
+    architecture = model_config("hps", config.model_size, **changes)
+    torch.manual_seed(config.random_seed)
+    model = build_model(architecture, pretrained=config.pretrained)
+    if config.backbone_weights is not None:
+        assert isinstance(model, BodyRegressor)
+        load_backbone_weights(model, config.backbone_weights)
+    return model, architecture
 
 
 def _hourglass(config: TrainConfig, store: Store) -> ModelConfig:
@@ -451,7 +496,10 @@ def _labels(config: TrainConfig, store: Store, chunks: tuple[int, ...], model: M
     """Batches without pixels: nothing but metadata is read."""
     transform = FitView(model.input_size)
     dataset = _dataset(config, store, chunks, model, fields=(), transform=transform, shuffle=False)
-    collate = Human36MCollator(model.skeleton, model.keypoint_skeleton, depth=False)
+    bodies = isinstance(model, BodyConfig)
+    collate = Human36MCollator(
+        model.skeleton, model.keypoint_skeleton, depth=False, keypoints=model.reads_keypoints, bodies=bodies
+    )
     return StreamingLoader(dataset, global_batch=LABEL_BATCH, collate=collate, training=False)
 
 
@@ -471,6 +519,8 @@ def _dataset(
         ("labels", dataset.skeleton, model.skeleton),
         ("2D keypoints", dataset.keypoint_skeleton if model.reads_keypoints else "", model.keypoint_skeleton),
     ):
+        if isinstance(model, BodyConfig) and found is not None:
+            continue  # joints that mark the same points are taken from any labels
         if found != wanted and found != "":
             where = f"{dataset.name}: {store.location}" if dataset.name else store.location
             raise ValueError(f"{where} has {what} in skeleton {found}, the model is made for {wanted}")
@@ -520,7 +570,11 @@ def _loader(
 ) -> StreamingLoader:
     if "image" in model.needs:
         options["collate"] = Human36MCollator(
-            model.skeleton, model.keypoint_skeleton, depth=model.use_depth, keypoints=model.reads_keypoints
+            model.skeleton,
+            model.keypoint_skeleton,
+            depth=model.use_depth,
+            keypoints=model.reads_keypoints,
+            bodies=isinstance(model, BodyConfig),
         )
     else:
         options["decoder"] = KeypointDecoder(
@@ -542,6 +596,17 @@ def _loader(
     )
 
 
+def _write_joints(
+    config: TrainConfig, report: StageReport, checkpoint: Path, val_set: StreamingChunkedDataset, folder: Path
+) -> None:
+    """test_pred_joints.csv of the best checkpoint, beside the run's report."""
+    loaded = load_model(checkpoint, train_device(config.device))
+    loader = _validation_loader(config, val_set, loaded.config)
+    task = _task_of(config, loaded)
+    assert isinstance(task, BodyTask)
+    report.facts["predicted_joints"] = str(write_joints(folder / JOINTS_FILE, loaded.model, task, loader))
+
+
 def _validator(config: TrainConfig, task: Task) -> Callable[[nn.Module, StreamingLoader], Scores]:
     def validate(model: nn.Module, loader: StreamingLoader) -> Scores:
         batches: Iterable = islice(loader, 1) if config.fast_dev_run else loader
@@ -553,12 +618,14 @@ def _validator(config: TrainConfig, task: Task) -> Callable[[nn.Module, Streamin
 
 def _task_of(config: TrainConfig, loaded: LoadedModel) -> Task:
     """What a checkpoint was trained for, with the loss it was trained with."""
+    if isinstance(loaded.config, BodyConfig):
+        return BodyTask(loaded.config, config.body_weights, config.body_model)
     if isinstance(loaded.config, HourglassConfig):
         return HeatmapTask(loaded.config, LossWeights(), "absolute", Decoding(config.decoder, config.flip_test))
     trained_with = loaded.meta["train_config"]
     weights = LossWeights(**trained_with["weights"]) if "weights" in trained_with else LossWeights()
     target = trained_with.get("target", "root_relative")
-    return TASKS[loaded.config.model_type](loaded.config, weights, target)
+    return LiftingTask(loaded.config, weights, target)
 
 
 def _measure(loaded: LoadedModel, task: Task, loader: StreamingLoader, device: torch.device) -> Scores:

@@ -55,7 +55,7 @@ class PoseAugmentor:
         change, turn = self.draw_change(rng)
         warp = compose(view_warp(sample, self.size), change)
         sample = warp_sample(sample, warp, (self.size, self.size), turn, depth_scale=DEPTH_SCALE)
-        return self._drop_cues(self._jitter_colour(sample, rng), rng)
+        return self._drop_cues(self._occlude(self._jitter_colour(sample, rng), rng), rng)
 
     def draw_change(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """A random change of the view about its middle: [2 3] in pixels, and the [2 2] turn of camera x and y in it."""
@@ -76,6 +76,12 @@ class PoseAugmentor:
             return sample
         return sample.with_(image=jitter_colour(sample.image, brightness, contrast, saturation, hue))
 
+    def _occlude(self, sample: PoseSample, rng: np.random.Generator) -> PoseSample:
+        """A rectangle of one colour somewhere over the view, as something in front of the person."""
+        if not self.config.occlusion or sample.image is None or rng.random() >= self.config.occlusion:
+            return sample
+        return sample.with_(image=occlude(sample.image, rng.uniform(*self.config.occlusion_size, 2), rng))
+
     def _drop_cues(self, sample: PoseSample, rng: np.random.Generator) -> PoseSample:
         """Depth or single keypoints taken away, as a network that found nothing would leave them."""
         if rng.random() < self.config.drop_depth:
@@ -91,6 +97,16 @@ class PoseAugmentor:
             nothing = np.array([np.nan, np.nan, 0.0], dtype=np.float32)
             changes["keypoint_window"] = np.where(lost[:, None], nothing, sample.keypoint_window)
         return sample.with_(**changes)
+
+
+def occlude(image: np.ndarray, sides: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """uint8 [H W 3] with a rectangle somewhere; sides: its height and width, as shares of the image's."""
+    limits = np.array(image.shape[:2])
+    extent = np.maximum(np.rint(sides * limits).astype(int), 1)
+    top, left = (int(rng.integers(0, limit - side + 1)) for limit, side in zip(limits, extent, strict=True))
+    hidden = image.copy()
+    hidden[top : top + extent[0], left : left + extent[1]] = rng.integers(0, 256, 3)
+    return hidden
 
 
 def jitter_colour(image: np.ndarray, brightness: float, contrast: float, saturation: float, hue: float) -> np.ndarray:

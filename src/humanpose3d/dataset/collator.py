@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,9 +11,10 @@ import torch
 from humanpose3d.camera import Camera
 from humanpose3d.dataset.augmentation import DEPTH_SCALE
 from humanpose3d.dataset.decoding import BatchMemory
-from humanpose3d.sample import PoseBatch, PoseSample
-from humanpose3d.skeletons import Skeleton, get_skeleton
+from humanpose3d.sample import GENDERS, PoseBatch, PoseSample
+from humanpose3d.skeletons import SMPL_24, Skeleton, get_skeleton, shared_joints
 
+SMPL_BETAS = 10
 DEFAULT_FOV_DEG = 55.0  # assumed along the longer side of an image whose camera is unknown
 
 
@@ -23,6 +25,8 @@ class Human36MCollator:
     feeding one set where the other is meant costs centimetres and nobody notices.
     depth: False for a model without depth; else every batch has a map, zeros where a sample has none.
     keypoints: False for a model that finds them itself; whatever the samples have is then masked.
+    bodies: SMPL's labels come along, and joints of other skeletons are taken where they mark the same points; the rest
+    of the skeleton counts as not labelled.
     """
 
     def __init__(
@@ -32,11 +36,12 @@ class Human36MCollator:
         *,
         depth: bool = True,
         keypoints: bool = True,
+        bodies: bool = False,
         fov_deg: float = DEFAULT_FOV_DEG,
     ) -> None:
         self.skeleton: Skeleton = get_skeleton(skeleton)
         self.keypoint_skeleton: Skeleton = get_skeleton(keypoint_skeleton)
-        self.depth, self.keypoints, self.fov_deg = depth, keypoints, fov_deg
+        self.depth, self.keypoints, self.bodies, self.fov_deg = depth, keypoints, bodies, fov_deg
         self._memory = BatchMemory()
 
     def __call__(self, samples: Sequence[PoseSample], counted: Sequence[bool] | None = None) -> PoseBatch:
@@ -63,11 +68,12 @@ class Human36MCollator:
             image_size_wh=_tensor(np.array([sample.image_size_wh for sample in samples], dtype=np.float32)),
             head_size_px=_tensor(np.array([s.head_size_px or 0.0 for s in samples], dtype=np.float32)),
             **self._labels(samples),
+            **(_bodies(samples) if self.bodies else {}),
         )
 
     def _check(self, sample: PoseSample, first: PoseSample) -> None:
         has_keypoints = self.keypoints and sample.keypoints_px is not None
-        has_labels = _is_labelled(sample)
+        has_labels = _is_labelled(sample) and not self.bodies
         for found, wanted, is_used, what in (
             (sample.keypoint_skeleton, self.keypoint_skeleton.name, has_keypoints, "2D keypoints"),
             (sample.skeleton, self.skeleton.name, has_labels, "joints"),
@@ -115,13 +121,15 @@ class Human36MCollator:
         joints_cam_m = np.full((*number, 3), np.nan, dtype=np.float32)
         score, in_view = np.zeros(number, dtype=np.float32), np.zeros(number, dtype=bool)
         for i, sample in enumerate(samples):
+            if not _is_labelled(sample):
+                continue
+            own, theirs = self._columns(sample)
             if sample.joints_px is not None:
-                joints_px[i] = sample.joints_px
-                in_view[i] = True if sample.joint_in_view is None else sample.joint_in_view
+                joints_px[i, own] = sample.joints_px[theirs]
+                in_view[i, own] = True if sample.joint_in_view is None else sample.joint_in_view[theirs]
             if sample.joints_cam_m is not None:
-                joints_cam_m[i] = sample.joints_cam_m
-            if _is_labelled(sample):
-                score[i] = 1.0 if sample.joint_score is None else sample.joint_score
+                joints_cam_m[i, own] = sample.joints_cam_m[theirs]
+            score[i, own] = 1.0 if sample.joint_score is None else sample.joint_score[theirs]
         mask = np.isfinite(joints_cam_m).all(-1) & (score > 0)
         if self.skeleton.root is not None:
             mask &= mask[:, [self.skeleton.root_index]]
@@ -133,6 +141,29 @@ class Human36MCollator:
             "joint_in_view": _tensor(in_view & is_labelled),
             "joint_px_mask": _tensor(is_labelled),
         }
+
+    def _columns(self, sample: PoseSample) -> tuple[Any, Any]:
+        """Where the sample's joints go, and which those are."""
+        if sample.skeleton is None or sample.skeleton == self.skeleton.name:
+            return slice(None), slice(None)
+        return shared_joints(self.skeleton, get_skeleton(sample.skeleton))
+
+
+def _bodies(samples: Sequence[PoseSample]) -> dict[str, torch.Tensor]:
+    """SMPL's labels, zeros where a sample has none."""
+    pose = np.zeros((len(samples), len(SMPL_24), 3), dtype=np.float32)
+    betas = np.zeros((len(samples), SMPL_BETAS), dtype=np.float32)
+    mask = np.zeros(len(samples), dtype=bool)
+    for row, sample in enumerate(samples):
+        if sample.smpl_pose_rad is not None and sample.smpl_betas is not None:
+            pose[row], betas[row], mask[row] = sample.smpl_pose_rad, sample.smpl_betas, True
+    genders = [GENDERS.index(sample.gender) if sample.gender in GENDERS else -1 for sample in samples]
+    return {
+        "smpl_pose_rad": _tensor(pose),
+        "smpl_betas": _tensor(betas),
+        "smpl_mask": _tensor(mask),
+        "smpl_gender": torch.tensor(genders),
+    }
 
 
 def _is_labelled(sample: PoseSample) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
-from humanpose3d.model_config import LifterConfig, ModelConfig, TransformerConfig
+from humanpose3d.model_config import BodyConfig, LifterConfig, ModelConfig, TransformerConfig
 from humanpose3d.models.cnn import CNNPoseEstimation
 from humanpose3d.models.common import PosePrediction
 from humanpose3d.models.hourglass import StackedHourglass
+from humanpose3d.models.hps import BodyRegressor
 from humanpose3d.models.lifter import KeypointLifter
 from humanpose3d.models.transformers import TransformerPoseEstimation
 
@@ -16,10 +17,12 @@ MODELS: dict[str, type[nn.Module]] = {
     "transformer": TransformerPoseEstimation,
     "lifter": KeypointLifter,
     "hourglass": StackedHourglass,
+    "hps": BodyRegressor,
 }
 
 __all__ = [
     "MODELS",
+    "BodyRegressor",
     "CNNPoseEstimation",
     "KeypointLifter",
     "PosePrediction",
@@ -40,6 +43,8 @@ def build_model(config: ModelConfig, *, pretrained: bool = False) -> nn.Module:
         return MODELS[config.model_type](config)
     if isinstance(config, LifterConfig) and config.image_backbone:
         return KeypointLifter(config, pretrained=True)
+    if isinstance(config, BodyConfig):
+        return BodyRegressor(config, pretrained=True)
     if not isinstance(config, TransformerConfig):
         raise ValueError(f"there are no pretrained weights for the {config.model_type}; train without --pretrained")
     return TransformerPoseEstimation(config, pretrained=True)

@@ -271,13 +271,17 @@ def view_to_camera(points_view_m: Tensor, intrinsics: Tensor, input_size: int) -
 
     Written out, not as a matrix product: autocast would round that to 16 bits.
     """
+    return (view_rotation(intrinsics, input_size)[:, None] * points_view_m[:, :, None]).sum(-1)
+
+
+def view_rotation(intrinsics: Tensor, input_size: int) -> Tensor:
+    """[B 3 3] -> [B 3 3]: the smallest rotation from the frame that looks at the view's middle to the camera's."""
     middle = torch.full_like(intrinsics[:, :2, 2], (input_size - 1) / 2.0)
     ray = pixel_to_ray(middle, intrinsics)
     x, y, z = F.normalize(torch.cat([ray, torch.ones_like(ray[:, :1])], dim=-1), dim=-1).unbind(1)
-    rotation = torch.stack(
+    return torch.stack(
         [1 - x * x / (1 + z), -x * y / (1 + z), x, -x * y / (1 + z), 1 - y * y / (1 + z), y, -x, -y, z], dim=-1
     ).unflatten(1, (3, 3))
-    return (rotation[:, None] * points_view_m[:, :, None]).sum(-1)
 
 
 def scale_image(image: Tensor, memory_format: torch.memory_format = torch.contiguous_format) -> Tensor:

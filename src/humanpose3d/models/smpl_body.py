@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from humanpose3d.sample import GENDERS
 from humanpose3d.skeletons import COCO_17, H36M_17, LSP_14, SMPL_24, Skeleton
 from humanpose3d.sources.reading import read_npz, read_pickle
 
 BETAS = 10
-GENDERS = ("neutral", "female", "male")  # by their numbers in a batch
 KEYS = ("f", "J_regressor", "kintree_table", "weights", "posedirs", "v_template", "shapedirs")
 WHERE = (
     "register at smpl.is.tue.mpg.de, download SMPL for Python (1.1.0), and give its files' folder with --body-model; "
@@ -66,7 +66,9 @@ class SmplBody(nn.Module):
                 num_betas=BETAS, create_betas=False, create_body_pose=False, create_global_orient=False,
                 create_transl=False, use_hands=False, use_feet_keypoints=False,
             )  # fmt: skip
-        self.faces = np.asarray(arrays["f"], dtype=np.int64)  # [F 3]
+        self.faces: Tensor
+        faces = torch.from_numpy(np.asarray(arrays["f"], dtype=np.int64))
+        self.register_buffer("faces", faces, persistent=False)  # int64 [F 3]
         self.part_of_vertex: Tensor
         self.register_buffer("part_of_vertex", self.smpl.lbs_weights.argmax(1), persistent=False)  # [V], SMPL_24
         for name, rows in regressors.items():

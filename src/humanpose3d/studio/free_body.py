@@ -16,6 +16,7 @@ import numpy as np
 
 from humanpose3d.files import write_whole
 from humanpose3d.reports import StageReport
+from humanpose3d.sample import GENDERS
 from humanpose3d.skeletons import COCO_17, H36M_17, LSP_14, MPI_17, MPII_16, SMPL_24, Skeleton
 from humanpose3d.studio.joint_sets import joints_in
 from humanpose3d.studio.motion import LEFT, RIGHT, Joints, Pose, solve
@@ -25,9 +26,10 @@ from humanpose3d.studio.render import Part, body_parts
 BETAS = 10
 BODIES, BODIES_SEED = 200, 20150  # whose components are the shape space
 POSE_NUMBERS = 9 * (len(SMPL_24) - 1)  # of the pose correctives, all of them 0
-AROUND, ALONG, ON_A_CAP = 10, 5, 2  # vertices round a part, rings between its ends, rings on the ball at each
+AROUND, ON_A_CAP = 10, 2  # vertices round a part, rings on the ball at each end
+BETWEEN, BETWEEN_LONG = 3, 9  # rings between them, and on the long parts: limbs and trunk
+LONG = frozenset({"torso", "sleeve", "cuff", "thigh", "shin"})
 BLEND = 0.25  # share of a part's length near a joint over which two bones pull
-GENDERS = ("neutral", "female", "male")
 REGRESSED = (H36M_17, LSP_14, COCO_17, MPII_16, MPI_17)
 # A body that faces the studio's y, in SMPL's axes: left, up, forward.
 TO_REST = np.array([[-1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
@@ -77,7 +79,7 @@ def free_body() -> FreeBody:
     return FreeBody(
         template_m=template.reshape(-1, 3),
         shape_m=shape.reshape(-1, 3, BETAS),
-        faces=_all_faces(len(parts)),
+        faces=_all_faces([skinned.part for skinned in parts]),
         weights=weights,
         regressors={
             skeleton.name: _regressor(skeleton, _rest_joints(skeleton, bodies), corners, weights)
@@ -203,7 +205,7 @@ def _tube(part: Part) -> np.ndarray:
 def _profile(part: Part, length: float) -> tuple[np.ndarray, np.ndarray]:
     """Where the rings are along the part from its start, and how wide, metres."""
     ball = np.linspace(0.0, np.pi / 2, ON_A_CAP + 1)[1:]
-    share = np.linspace(0.0, 1.0, ALONG)[1:-1]
+    share = np.linspace(0.0, 1.0, _between(part) + 2)[1:-1]
     at = [-part.start_radius * np.cos(ball), share * length, length + part.end_radius * np.cos(ball[::-1])]
     wide = [
         part.start_radius * np.sin(ball),
@@ -228,19 +230,31 @@ def _weights(skinned: _SkinnedPart) -> np.ndarray:
     return weights
 
 
-def _all_faces(parts: int) -> np.ndarray:
-    rings = 2 * ON_A_CAP + ALONG - 2
-    vertices = rings * AROUND + 2
-    one: list[tuple[int, int, int]] = []
+def _between(part: Part) -> int:
+    return BETWEEN_LONG if part.kind in LONG else BETWEEN
+
+
+def _all_faces(parts: list[Part]) -> np.ndarray:
+    faces, first = [], 0
+    for part in parts:
+        rings = 2 * ON_A_CAP + _between(part)
+        faces.append(first + _tube_faces(rings))
+        first += rings * AROUND + 2
+    return np.concatenate(faces)
+
+
+def _tube_faces(rings: int) -> np.ndarray:
+    """int64 [F 3]: pole, rings, pole; counter-clockwise from outside."""
+    end, last = rings * AROUND + 1, (rings - 1) * AROUND
+    faces: list[tuple[int, int, int]] = []
     for step in range(AROUND):
         here, beside = 1 + step, 1 + (step + 1) % AROUND
-        one.append((0, beside, here))
-        for ring in range(rings - 1):
-            a, b = here + ring * AROUND, beside + ring * AROUND
-            one += [(a, b, b + AROUND), (a, b + AROUND, a + AROUND)]
-        last = (rings - 1) * AROUND
-        one.append((vertices - 1, here + last, beside + last))
-    return np.concatenate([np.array(one) + number * vertices for number in range(parts)])
+        faces.append((0, beside, here))
+        for ring in range(0, last, AROUND):
+            a, b = here + ring, beside + ring
+            faces += [(a, b, b + AROUND), (a, b + AROUND, a + AROUND)]
+        faces.append((end, here + last, beside + last))
+    return np.array(faces)
 
 
 # -------------------------------------------------------------------------------------------------- joints from it

@@ -28,7 +28,7 @@ def precision_of(name: str, device: torch.device, model_type: str) -> str:
     if name == "auto":
         bf16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
         # On a CPU's tiles (AMX) 1.6 times as fast as 32 bits for the lifter, and more for the hourglass.
-        gains = model_type in ("lifter", "hourglass")
+        gains = model_type in ("lifter", "hourglass", "hps")
         bf16 |= device.type == "cpu" and gains and torch.cpu._is_amx_tile_supported()
         return "bf16-mixed" if bf16 else "32-true"
     if name == "16" and device.type == "cpu":

@@ -87,14 +87,16 @@ def mean_pose(batches: Iterable[PoseBatch], skeleton: Skeleton, *, advance: Adva
     return (total / count.clamp(min=1)).float()
 
 
-def score_mean_pose(pose_m: Tensor, batches: Iterable[PoseBatch], skeleton: Skeleton) -> float:
-    """MPJPE in mm of answering every sample with the pose [J 3]."""
+def score_mean_pose(
+    pose_m: Tensor, batches: Iterable[PoseBatch], skeleton: Skeleton, metric: str = "mpjpe_mm"
+) -> float:
+    """In mm, by a metric of PoseMetrics, of answering every sample with the pose [J 3]."""
     metrics = PoseMetrics(skeleton)
     for batch in batches:
         assert batch.joints_cam_m is not None
         root_m = batch.joints_cam_m[:, skeleton.root_index]
         metrics.update(PosePrediction(pose_m.expand(len(batch), -1, -1), root_m), batch)
-    return float(metrics.compute()["mpjpe_mm"])
+    return float(metrics.compute()[metric])
 
 
 class _Part:
