@@ -12,8 +12,12 @@ from humanpose3d.checks.evidence import Evidence
 from humanpose3d.checks.figures import group_figures
 from humanpose3d.checks.finding import ERROR, FAULTS
 from humanpose3d.checks.judge import judge
+from humanpose3d.reports import StageReport
+from humanpose3d.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from humanpose3d.sample import PoseSample
 from humanpose3d.skeletons import H36M_17, MPI_17, MPI_17_LEGACY, get_skeleton
+from humanpose3d.sources import threedpw
+from humanpose3d.studio.threedpw import write_threedpw
 from tests.checks.witnesses import CAMERAS, FRAMES, SUBJECTS, Change, evidence_of
 
 PLACES = [("S5", None), (None, "3")]  # one subject, one camera
@@ -115,6 +119,29 @@ def test_another_order_than_declared_is_named(subject: str | None, camera: str |
     [found] = errors_of(evidence_of("mpi_17", 0, mislabel, subject=subject, camera=camera))
     assert found.fault in ("joint_order", "mixed_skeletons") and H36M_17.name in found.message
     assert (found.subject, found.camera_id) == (subject, camera)
+
+
+def test_a_pose_in_the_worlds_frame_is_named(tmp_path) -> None:
+    """Of a body with joints, and of one without, as in SPIN's tables."""
+    write_threedpw(tmp_path, subjects=["train"], frames_per_take=8, size=32)
+    frames = list(threedpw.read_frames(tmp_path, tmp_path, ["train"], told=StageReport("test")))
+    for with_joints in (True, False):
+        for in_world in (True, False):
+            evidence = Evidence()
+            for frame in frames:
+                pose_rad = frame.smpl_pose_rad.copy()
+                if in_world:
+                    root = frame.camera.R.T @ axis_angle_to_matrix(pose_rad[0])
+                    pose_rad[0] = matrix_to_axis_angle(root)
+                joints = {"joints_px": frame.joints_px, "joints_cam_m": frame.joints_cam_m} if with_joints else {}
+                evidence.add(PoseSample(
+                    key=frame.key, corpus=frame.corpus, subject=frame.subject, action=frame.action,
+                    camera_id=frame.camera_id, frame_index=frame.frame_index, skeleton=frame.skeleton,
+                    joint_score=frame.joint_score, image_size_wh=(32, 32), camera=frame.camera,
+                    smpl_pose_rad=pose_rad, **joints,
+                ))  # fmt: skip
+            found = [finding for finding in judge(evidence) if finding.fault == "body_frame"]
+            assert len(found) == in_world and all("cam_poses" in finding.message for finding in found)
 
 
 def test_findings_are_of_known_names_and_say_what_to_do() -> None:

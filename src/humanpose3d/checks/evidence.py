@@ -43,6 +43,7 @@ class Witness:
     split: str | None  # "train", "test" or None
     depth_at_joints_m: np.ndarray | None  # float32 [J]: the depth map at the labelled joints' pixels; NaN off it
     image_hash: int | None  # 64-bit perceptual hash of the picture
+    smpl_root_rad: np.ndarray | None  # [3] axis-angle
 
     @property
     def person(self) -> str:
@@ -100,5 +101,6 @@ class Evidence:
                 split=split,
                 depth_at_joints_m=depth_at_joints_m,
                 image_hash=image_hash,
+                smpl_root_rad=None if sample.smpl_pose_rad is None else sample.smpl_pose_rad[0],
             )
         )

@@ -30,6 +30,7 @@ FAULTS: dict[str, str] = {
     "wrong_person": "labels are matched to somebody else's keypoints",
     "keypoints_zeroed": "keypoints were set to zero",
     "depth_scale": "the depth map is off the labelled depth by a factor or a step",
+    "body_frame": "SMPL's root orientation is in the world's frame, not in the camera's",
     "duplicates": "the same picture and label under several keys",
     "split_leak": "a subject, sequence or picture on both sides of the split",
     "missing_fields": "fields that the corpus's other samples have are missing",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from humanpose3d.checks.body_frame import check_body_frame
 from humanpose3d.checks.bones import check_bone_scale, check_human, check_noise, check_units
 from humanpose3d.checks.cameras import check_cameras
 from humanpose3d.checks.case import Case
@@ -57,6 +58,7 @@ CHECKS: tuple[Callable[[Case], None], ...] = (
     check_residual,
     check_unmatched,
     check_depth,
+    check_body_frame,
     check_fields,
 )
 

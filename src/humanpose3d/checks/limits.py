@@ -127,6 +127,10 @@ VIEWS_REPAIRED = 0.35  # share of the distance that a repair may leave
 VIEWS_SCALE = 0.006  # share by which poses must be scaled to agree
 UPRIGHT_DEG, LYING_DEG = 35.0, 60.0  # a group's mean "up" against the corpus's: sound below the first, wrong above
 
+# ---------------------------------------------------------------------------------------------------- SMPL's bodies
+BODY_TURNED_DEG = 50.0  # of a body's left and up from its joints'; a twisted trunk turns them by 30
+BODY_UPSIDE_DOWN = 0.3  # of the body's up along the picture's down, for a body without joints to tell anything
+
 # ----------------------------------------------------------------------------------------- people, frames and fields
 WRONG_PERSON = 0.25  # person sizes: the chunker's own cut is 0.15 of the labelled box
 WRONG_SHARE = 0.2  # of a group's samples, above the others
