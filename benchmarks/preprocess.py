@@ -5,7 +5,7 @@
 networks: the stage's wall time, start-up apart, against the same networks on ready tensors in batches of the same size,
 and against one image at a time written by Pillow. ray: two workers of a private Ray cluster against two processes here.
 kills: kill -9 of a worker, again and again. memory: resident size over many frames. listing: a simulated one of
-10^7 frames until its first batch. Networks have random weights: speed does not depend on them, and nobody is found by them.
+10^7 frames until its first batch. Networks have random weights, on which their speed does not depend.
 """
 
 from __future__ import annotations

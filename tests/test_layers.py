@@ -21,6 +21,7 @@ ROWS = [
     {"pipeline"},
     {"takes"},
     {"preprocess", "train", "inference", "inspect", "installation"},
+    {"planning"},
     {"cli"},
     {"__main__"},
 ]

@@ -514,6 +514,38 @@ class DoctorInstallConfig(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlanConfig(Command):
+    """So many frames -> the time, the bytes and the cloud requests of each stage, before anything is started.
+
+    Measures this machine for half a minute, at the stages' own work on a few frames of the studio. Run it on the
+    machine that will do the work. Example: humanpose3d plan --frames 1e6 --gpus 4
+    """
+
+    frames: Annotated[float, Field(ge=1)]
+    """How many the corpus has; 1e6 is a million."""
+    gpus: Count = 1
+    """Devices like this machine's that preprocess at once (its --devices)."""
+    workers: Annotated[Count, arg(aliases=["--num-workers"])] = _cpu_workers()
+    """Processes of the chunker."""
+    frame_size: Annotated[int, Field(ge=64)] = 1000
+    """Side of a frame, px."""
+    yolo_model: str = "yolo11x-pose"
+    """As in preprocess."""
+    depth_model: str = "apple/DepthPro-hf"
+    """As in preprocess."""
+    no_depth: Switch = False
+    """As in preprocess."""
+    device: str = "auto"
+    """As in preprocess."""
+    precision: Literal["32", "bf16", "16"] = "32"
+    """As in preprocess."""
+    batch_size: Count = 8
+    """As in preprocess."""
+    seconds: Annotated[float, Field(gt=0)] = 30.0
+    """How long to measure, about; a device that needs longer for its first batches takes longer."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class IndexConfig(Command):
     """Chunks that somebody else wrote (stock WebDataset, say) -> the same folder with index.json and offset tables.
 
