@@ -12,6 +12,7 @@ ROWS = [
     {"skeletons", "camera", "rotations", "model_config", "config"},
     {"sample", "reports", "joint_definitions", "smoothing", "bvh"},
     {"files", "warp"},
+    {"engines", "shards"},
     {"video", "checks"},
     {"sources", "sidecars", "remotes", "studio", "images"},
     {"chunks", "models", "visualize"},
@@ -20,11 +21,12 @@ ROWS = [
     {"pipeline"},
     {"takes"},
     {"preprocess", "train", "inference", "inspect", "installation"},
+    {"planning"},
     {"cli"},
     {"__main__"},
 ]
 ROW = {room: number for number, rooms in enumerate(ROWS) for room in rooms}
-WITHOUT_TORCH = set().union(*ROWS[:5]) | {"chunks", "inspect", "runs", "cli"}
+WITHOUT_TORCH = set().union(*ROWS[:6]) | {"chunks", "inspect", "runs", "cli"}
 
 
 def modules():

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from humanpose3d import preprocess
+from humanpose3d.estimators.cues import CueNetworks, region_of
 from humanpose3d.preprocess import preprocess_folders
 from humanpose3d.reports import StageReport
+from humanpose3d.shards import Shard
 from humanpose3d.sidecars import is_complete, read_sidecar, write_sidecar
 from humanpose3d.video import write_video
 
@@ -167,6 +176,133 @@ def test_a_broken_video_is_named_and_does_not_stop_the_run(frames: Path, tmp_pat
     (frames / "s1/clip.mp4").write_bytes(b"no video")
     report = preprocess_folders(frames, tmp_path / "out", **networks)
     assert report.counts["frames"] == 4 and "clip.mp4 is no video" in report.skipped["unreadable image"][0]
+
+
+def test_a_batch_that_memory_does_not_hold_is_halved_and_the_run_goes_on(
+    frames: Path, tmp_path: Path, networks: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes, estimate = [], CueNetworks.estimate_depth
+
+    def two_at_most(self: CueNetworks, inputs: Any) -> list:
+        sizes.append(len(inputs))
+        if len(inputs) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return estimate(self, inputs)
+
+    monkeypatch.setattr(CueNetworks, "estimate_depth", two_at_most)
+    for number in range(4):
+        Image.new("RGB", (20, 20)).save(frames / f"z{number}.png")
+    report = preprocess_folders(frames, tmp_path / "out", **networks, batch_size=4)
+    assert report.counts["frames"] == 8 and report.exit_code == 0
+    assert sizes == [4, 2, 2, 2, 2], "what was too much once is not tried again"
+    assert report.notes == ["the memory holds 2 images in the networks at once; --batch-size was more"]
+
+
+def test_an_image_that_the_networks_cannot_take_is_named_and_the_others_of_its_batch_are_done(
+    frames: Path, tmp_path: Path, networks: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = CueNetworks.find_people
+
+    def no_tall_ones(self: CueNetworks, looks: Any) -> list:
+        if any(look.image.shape[0] == 90 for look in looks):
+            raise RuntimeError("shape '[1, 2]' is invalid\nmore")
+        return find(self, looks)
+
+    monkeypatch.setattr(CueNetworks, "find_people", no_tall_ones)
+    report = preprocess_folders(frames, tmp_path / "out", **networks)
+    assert report.counts["frames"] == 3
+    assert report.skipped == {"the networks cannot take it": ["s1/deep/a.png (shape '[1, 2]' is invalid)"]}
+
+
+def test_depth_on_the_people_alone_is_unknown_elsewhere(frames: Path, tmp_path: Path, networks: dict) -> None:
+    preprocess_folders(frames, tmp_path / "frame", **networks)
+    report = preprocess_folders(frames, tmp_path / "crop", **networks, depth_on="crop")
+    assert report.counts["frames"] == 4
+    for name, size in SIZES.items():
+        stem = tmp_path / "crop" / name.rpartition(".")[0]
+        sidecar = read_sidecar(stem)
+        x0, y0, x1, y1 = region_of(sidecar.people, size[::-1])
+        assert sidecar.depth_m is not None and sidecar.focal_px and sidecar.depth_m.shape == size[::-1]
+        assert (sidecar.depth_m[y0:y1, x0:x1] > 0).all()
+        assert np.count_nonzero(sidecar.depth_m) == (x1 - x0) * (y1 - y0)
+        assert sidecar.estimators["depth"]["on"] == "crop"
+
+
+def test_frames_without_people_have_an_unknown_depth_on_the_people(
+    frames: Path, tmp_path: Path, networks: dict, blind_pose_model: str
+) -> None:
+    blind = networks | {"yolo_model": blind_pose_model, "depth_on": "crop"}
+    assert preprocess_folders(frames, tmp_path / "out", **blind).counts["frames"] == 4
+    sidecar = read_sidecar(tmp_path / "out/s1/a")
+    assert sidecar.depth_m is not None and not sidecar.depth_m.any() and sidecar.focal_px is None
+    assert preprocess_folders(frames, tmp_path / "out", **blind).counts["complete_before"] == 4
+
+
+def test_shards_together_write_what_one_run_does(frames: Path, tmp_path: Path, networks: dict) -> None:
+    Image.new("RGB", (20, 20)).save(frames / "s1" / "a.png")
+    (frames / "s2" / "none.jpg").write_text("no picture")
+    whole = preprocess_folders(frames, tmp_path / "whole", **networks, batch_size=2, max_bad=1.0)
+    for number in (3, 1, 2, 4):  # more shards than batches
+        preprocess_folders(frames, tmp_path / "parts", **networks, batch_size=2, shard=f"{number}/4", max_bad=1.0)
+    parts = {name: data for name, data in files_of(tmp_path / "parts").items() if "_report." not in name}
+    assert parts == files_of(tmp_path / "whole")
+    report = json.loads((tmp_path / "parts/preprocess_report.json").read_bytes())
+    assert report["inputs"] == whole.inputs == 6 and report["counts"]["frames"] == whole.counts["frames"] == 4
+    assert {reason: some["inputs"] for reason, some in report["skipped"].items()} == whole.skipped
+
+
+def test_what_was_there_before_does_not_change_what_comes_after(frames: Path, tmp_path: Path, networks: dict) -> None:
+    preprocess_folders(frames, tmp_path / "out", **networks)
+    before = files_of(tmp_path / "out")
+    for name in ("s1/a.json", "s2/Directions 1.54_01_depth.png"):
+        (tmp_path / "out" / name).unlink()
+    untouched = (tmp_path / "out/s1/b.json").stat().st_mtime_ns
+    preprocess_folders(frames, tmp_path / "out", **networks)
+    assert files_of(tmp_path / "out") == before
+    assert (tmp_path / "out/s1/b.json").stat().st_mtime_ns == untouched
+
+
+def test_a_listing_is_read_as_the_work_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = 0
+
+    def find_images(*_: Any, **__: Any) -> Iterator[Path]:
+        nonlocal listed
+        for listed in range(1, 10**7):
+            yield Path(f"s{listed // 1000}/{listed}.jpg")
+
+    monkeypatch.setattr(preprocess, "find_images", find_images)
+    batches = preprocess.Plan(tmp_path, tmp_path / "out", 1, 8, Shard(2, 4)).batches(StageReport("preprocess"))
+    assert next(batches)[0] == "s0/9.jpg" and listed == 16
+
+
+def test_processes_that_are_killed_lose_nothing(
+    tmp_path: Path, networks: dict, monkeypatch: pytest.MonkeyPatch, one_thread: None
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)  # two workers of one thread each: as this process has here
+    rng = np.random.default_rng(5)
+    for number in range(24):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)).save(tmp_path / f"in/{number:02d}.png")
+    preprocess_folders(tmp_path / "in", tmp_path / "whole", **networks, batch_size=2)
+    stop, killed = threading.Event(), []
+
+    def kill() -> None:
+        while not stop.is_set():
+            done = len(list((tmp_path / "killed").rglob("*.json")))
+            if done >= 8 * (len(killed) + 1) and len(killed) < 2 and (children := active_children()):
+                os.kill(children[len(killed) % len(children)].pid or 0, signal.SIGKILL)
+                killed.append(done)
+            time.sleep(0.01)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        report = preprocess_folders(tmp_path / "in", tmp_path / "killed", **networks, batch_size=2, devices=2)
+    finally:
+        stop.set()
+        killer.join()
+    assert killed and report.exit_code == 0 and report.counts["frames"] + report.counts["complete_before"] == 24
+    assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
 
 
 def test_bad_folders_are_one_clear_line(tmp_path: Path, networks: dict) -> None:

@@ -124,6 +124,15 @@ def infer(args: Sequence[str] | None = None, prog: str | None = None) -> int:
     return run(config.InferConfig, stage, args, prog)
 
 
+def plan(args: Sequence[str] | None = None, prog: str | None = None) -> int:
+    def stage(settings: config.PlanConfig) -> StageReport:
+        from humanpose3d.planning import plan
+
+        return plan(**_arguments(settings))
+
+    return run(config.PlanConfig, stage, args, prog)
+
+
 def index(args: Sequence[str] | None = None, prog: str | None = None) -> int:
     def stage(settings: config.IndexConfig) -> StageReport:
         from humanpose3d.chunks.layout import index_chunks
@@ -197,6 +206,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str] | None, str | None], int], str
     "strip": (strip, "a training's checkpoint -> the network alone, small enough to share"),
     "doctor-install": (doctor_install, "what is installed, what is missing, what to do about it"),
     "inspect": (inspect, "what is wrong with chunks, and of which subject and camera"),
+    "plan": (plan, "what so many frames will cost: time, bytes and cloud requests of each stage"),
     "index": (index, "index chunks that somebody else wrote"),
     "fake": (fake, "write the studio's people in a corpus's layout"),
 }

@@ -44,7 +44,8 @@ class Command:
 class PreprocessConfig(Command):
     """Frames -> <sub>/<stem>_depth.png (16-bit, millimetres) and <sub>/<stem>.json (people, keypoints, focal length).
 
-    Example: preprocess.py data/human36m/images data/human36m/processed --device cuda
+    Example: preprocess.py data/human36m/images data/human36m/processed --device cuda --devices -1
+    On many machines: --engine ray --address HEAD:6379 --devices -1, or --shard 3/8 as the third of eight.
     """
 
     input_base_directory: Annotated[Positional[Path], arg(metavar="INPUT_BASE_DIRECTORY")]
@@ -60,12 +61,30 @@ class PreprocessConfig(Command):
     """DepthPro: a hub id (downloaded on first use), a folder, or 'studio' for the packaged tiny one."""
     no_depth: Switch = False
     """Leave depth out: keypoints only."""
+    depth_on: Literal["frame", "crop"] = "frame"
+    """What DepthPro sees: the whole frame, or only the people in it with a margin, at more of its pixels; then the
+    depth of all else is unknown (0), and the focal length is judged from less."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
+    devices: Annotated[int, Field(ge=-1)] = 1
+    """Processes that each hold both networks: one for each GPU, on the CPU as many as you say; -1: all GPUs, or all
+    cores. One that dies is started again, and its frames are done anew."""
+    precision: Literal["32", "bf16", "16"] = "32"
+    """Bits of the networks' numbers: 16 and bf16 are faster on a GPU made for them, and less exact."""
+    compile: Switch = False
+    """torch.compile the networks: minutes at first, for a long run."""
     batch_size: Count = 8
-    """Images through the networks at once."""
+    """Images through the networks at once. Where memory is short, halved by itself."""
     num_workers: Annotated[Count, arg(aliases=["--workers"])] = 2
-    """Threads that read images ahead of the networks and write behind them."""
+    """Threads of each process that read and prepare images ahead of the networks and write behind them."""
+    engine: Literal["local", "ray"] = "local"
+    """Who works: this machine, or the machines of a Ray cluster (pip install 'humanpose3d[ray]'), all of which must see
+    both folders. --devices says how many at once."""
+    address: str | None = None
+    """Of a running Ray cluster, as 'ray start --head' prints it. None: what RAY_ADDRESS says, else this machine."""
+    shard: str = "1/1"
+    """i/n does the i-th of n equal parts, on as many machines that know nothing of each other. All n together write the
+    same bytes as one run."""
     overwrite: bool = False
     """Do again what is complete."""
     frame_step: Count = 1
@@ -524,6 +543,38 @@ class DoctorInstallConfig(Command):
 
     cache_dir: Path = Path("./dataset_cache")
     """Where main.py would keep chunks of a remote."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanConfig(Command):
+    """So many frames -> the time, the bytes and the cloud requests of each stage, before anything is started.
+
+    Measures this machine for half a minute, at the stages' own work on a few frames of the studio. Run it on the
+    machine that will do the work. Example: humanpose3d plan --frames 1e6 --gpus 4
+    """
+
+    frames: Annotated[float, Field(ge=1)]
+    """How many the corpus has; 1e6 is a million."""
+    gpus: Count = 1
+    """Devices like this machine's that preprocess at once (its --devices)."""
+    workers: Annotated[Count, arg(aliases=["--num-workers"])] = _cpu_workers()
+    """Processes of the chunker."""
+    frame_size: Annotated[int, Field(ge=64)] = 1000
+    """Side of a frame, px."""
+    yolo_model: str = "yolo11x-pose"
+    """As in preprocess."""
+    depth_model: str = "apple/DepthPro-hf"
+    """As in preprocess."""
+    no_depth: Switch = False
+    """As in preprocess."""
+    device: str = "auto"
+    """As in preprocess."""
+    precision: Literal["32", "bf16", "16"] = "32"
+    """As in preprocess."""
+    batch_size: Count = 8
+    """As in preprocess."""
+    seconds: Annotated[float, Field(gt=0)] = 30.0
+    """How long to measure, about; a device that needs longer for its first batches takes longer."""
 
 
 @dataclass(frozen=True, kw_only=True)

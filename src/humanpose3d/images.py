@@ -25,6 +25,7 @@ ORIENTATION = 274  # the EXIF tag; 1 is upright
 EXIF_IFD, FOCAL_35MM, FOCAL_MM, PIXELS_WIDE = 0x8769, 0xA405, 0x920A, 0xA002
 PLANE_RESOLUTION, PLANE_UNIT = 0xA20E, 0xA210
 FILM_DIAGONAL_MM = float(np.hypot(36.0, 24.0))
+TWIN = "same name as another image but for its ending"
 EXTENSIONS = frozenset(".jpg .jpeg .jpe .png .bmp .webp .tif .tiff .gif .ppm .pgm .jp2".split())
 
 
@@ -185,7 +186,7 @@ def without_twins(names: Iterable[Path], report: StageReport) -> Iterator[Path]:
         if name.parent != folder:
             folder, stems = name.parent, set()
         if name.stem in stems:
-            report.skip(str(name), "same name as another image but for its ending")
+            report.skip(str(name), TWIN)
         else:
             stems.add(name.stem)
             yield name

@@ -117,6 +117,12 @@ class Progress:
             self._told = time.monotonic()
             self._tell()
 
+    def set_total(self, total: int) -> None:
+        """For work whose amount is known only after a while."""
+        self.total = total
+        if self._bar is not None:
+            self._bar.update(self._task, total=total)
+
     def _tell(self) -> None:
         seconds = max(time.monotonic() - self._started, 1e-9)
         rate = self.done / seconds

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from humanpose3d.estimators.speed import PLAIN, Speed
 from humanpose3d.estimators.weights import STUDIO, is_path, packaged_weights, pick_device, sha256_of
 
 if TYPE_CHECKING:
@@ -31,6 +32,20 @@ class DepthEstimate:
     focal_px: float  # in the image's own pixels, whatever the map's size
 
 
+Region = tuple[int, int, int, int]  # x0 y0 x1 y1 px of an image
+
+
+@dataclass(frozen=True, eq=False)
+class DepthInput:
+    """An image, or a part of one, as the network takes it."""
+
+    pixels: (
+        Any  # uint8 [h w 3] RGB; on the CPU, where that is no faster beside the network, its float32 [3 S S] already
+    )
+    image_hw: tuple[int, int]
+    region: Region  # what of the image `pixels` shows
+
+
 class DepthProDepth:
     """Depth maps in metres and focal lengths in pixels from RGB images.
 
@@ -38,10 +53,11 @@ class DepthProDepth:
     use), or a folder with config.json, preprocessor_config.json and model.safetensors, which is only loaded.
     """
 
-    def __init__(self, model: str = "apple/DepthPro-hf", device: str = "auto") -> None:
-        self.device = pick_device(device)
+    def __init__(self, model: str = "apple/DepthPro-hf", device: str = "auto", *, speed: Speed = PLAIN) -> None:
+        self.device, self.speed = pick_device(device), speed
         folder = _find_folder(model)
-        self.network, self.processor = _load(folder, self.device)
+        network, self.processor = _load(folder, self.device)
+        self.network = speed.prepare(network)
         name = folder.name if folder == Path(model).expanduser() else model
         self.provenance = {"name": name, "version": _version(), "sha256": _hash(folder / WEIGHT_FILE)}
 
@@ -51,24 +67,76 @@ class DepthProDepth:
         A map has its image's size where the network's own map is as large, else the network's longer side, the
         image's aspect kept: more pixels would hold nothing more.
         """
+        return self.run([self.prepare(image) for image in images])
+
+    def prepare(self, image: np.ndarray, region: Region | None = None) -> DepthInput:
+        """What `run` takes: the part that needs no network, for any thread. region: look at this part only."""
+        height, width = image.shape[:2]
+        left, top, right, bottom = region or (0, 0, width, height)
+        pixels: Any = np.ascontiguousarray(image[top:bottom, left:right])
+        if self.device.type == "cpu":
+            pixels = self._resized([pixels])[0]
+        return DepthInput(pixels, (height, width), (left, top, right, bottom))
+
+    def run(self, inputs: Sequence[DepthInput]) -> list[DepthEstimate]:
+        """The network's part of `predict`. Outside its region a map is 0, unknown."""
         import torch
 
-        inputs = self.processor(
-            list(images), return_tensors="pt", input_data_format="channels_last", device=self.device
-        )
+        seen = [given.pixels for given in inputs]
+        batch = self._resized(seen) if isinstance(seen[0], np.ndarray) else torch.stack(seen)
         with torch.inference_mode():
-            outputs = self.network(pixel_values=inputs["pixel_values"].to(self.device))
+            with self.speed.autocast(self.device):
+                outputs = self.network(pixel_values=batch)
+            outputs.predicted_depth = outputs.predicted_depth.float()
+            outputs.field_of_view = outputs.field_of_view.float()
             map_size = max(outputs.predicted_depth.shape[-2:])
-            sizes_hw = [_kept_size(image.shape[:2], map_size) for image in images]
+            places = [_place(given, map_size) for given in inputs]
             # predicted_depth is canonical inverse depth; only this, with the field of view, makes it metres.
+            sizes_hw = [place.size_hw for place in places]
             maps = self.processor.post_process_depth_estimation(outputs, target_sizes=sizes_hw)
         return [
             DepthEstimate(
-                depth_m=depth["predicted_depth"].float().cpu().numpy().reshape(size_hw),
-                focal_px=float(depth["focal_length"]) * image.shape[1] / size_hw[1],
+                depth_m=place.fill(depth["predicted_depth"].cpu().numpy().reshape(place.size_hw)),
+                focal_px=float(depth["focal_length"]) * (given.region[2] - given.region[0]) / place.size_hw[1],
             )
-            for image, depth, size_hw in zip(images, maps, sizes_hw, strict=True)
+            for given, place, depth in zip(inputs, places, maps, strict=True)
         ]
+
+    def unknown(self, image: np.ndarray) -> np.ndarray:
+        """float32 [h w]: the map of an image of which nothing was looked at."""
+        return np.zeros(_kept_size(image.shape[:2], max(dict(self.processor.size).values())), np.float32)
+
+    def _resized(self, images: Sequence[np.ndarray]) -> torch.Tensor:
+        """float32 [B 3 S S] on the device."""
+        given = self.processor(list(images), return_tensors="pt", input_data_format="channels_last", device=self.device)
+        return given["pixel_values"].to(self.device)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a region's map lies in that of its image, both in pixels of the map."""
+
+    map_hw: tuple[int, int]
+    left: int
+    top: int
+    size_hw: tuple[int, int]
+
+    def fill(self, depth_m: np.ndarray) -> np.ndarray:
+        if self.size_hw == self.map_hw:
+            return depth_m
+        whole = np.zeros(self.map_hw, np.float32)
+        whole[self.top : self.top + self.size_hw[0], self.left : self.left + self.size_hw[1]] = depth_m
+        return whole
+
+
+def _place(given: DepthInput, limit: int) -> _Place:
+    """As many pixels as the region has, `limit` along its longer side at most; the image's others at the same scale."""
+    left, top, right, bottom = given.region
+    (height, width), scale = given.image_hw, min(1.0, limit / max(right - left, bottom - top))
+    map_hw = (max(round(height * scale), 1), max(round(width * scale), 1))
+    x0, x1 = (round(x * map_hw[1] / width) for x in (left, right))
+    y0, y1 = (round(y * map_hw[0] / height) for y in (top, bottom))
+    return _Place(map_hw, x0, y0, (max(y1 - y0, 1), max(x1 - x0, 1)))
 
 
 def _kept_size(image_hw: tuple[int, ...], limit: int) -> tuple[int, int]:

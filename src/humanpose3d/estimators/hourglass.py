@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from humanpose3d.estimators.keypoints import YoloKeypoints
+from humanpose3d.estimators.keypoints import FittedImage, YoloKeypoints
+from humanpose3d.estimators.speed import PLAIN, Speed
 from humanpose3d.estimators.weights import pick_device, sha256_of
 from humanpose3d.sidecars import Person
 from humanpose3d.skeletons import COCO_17, HAND_21, get_skeleton
@@ -77,19 +78,33 @@ class HourglassKeypoints:
     """People as YOLO finds them, their joints as the hourglass does."""
 
     def __init__(
-        self, checkpoint: str | Path, yolo_model: str, device: str = "auto", *, min_score: float = 0.25
+        self,
+        checkpoint: str | Path,
+        yolo_model: str,
+        device: str = "auto",
+        *,
+        min_score: float = 0.25,
+        speed: Speed = PLAIN,
     ) -> None:
         self.joints = HourglassJoints(checkpoint, device)
         if self.joints.skeleton is HAND_21:
             raise ValueError(f"{checkpoint} finds the joints of hands; give it as --hands")
-        self.detector = YoloKeypoints(yolo_model, device, min_score=min_score)
+        self.detector = YoloKeypoints(yolo_model, device, min_score=min_score, speed=speed)
         self.skeleton = self.joints.skeleton.name
         self.provenance: dict[str, Any] = {**self.joints.provenance, "boxes": self.detector.provenance}
 
     def predict(self, images: Sequence[np.ndarray]) -> list[list[Person]]:
         """uint8 [H W 3] RGB images of any sizes -> the people in each, best box first, in that image's pixels."""
-        people = self.detector.predict(images)
-        views = [View(image, person.box_px) for image, some in zip(images, people, strict=True) for person in some]
+        return self.run([self.prepare(image) for image in images])
+
+    def prepare(self, image: np.ndarray) -> tuple[np.ndarray, FittedImage]:
+        """What `run` takes: the part that needs no network, for any thread."""
+        return image, self.detector.prepare(image)
+
+    def run(self, images: Sequence[tuple[np.ndarray, FittedImage]]) -> list[list[Person]]:
+        """The networks' part of `predict`."""
+        people = self.detector.run([fitted for _, fitted in images])
+        views = [View(image, person.box_px) for (image, _), some in zip(images, people, strict=True) for person in some]
         found = self.joints.find(views)
         return [[_with(person, *next(found)) for person in some] for some in people]
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from humanpose3d.estimators.speed import PLAIN, Speed
 from humanpose3d.estimators.weights import STUDIO, cache_dir, is_path, packaged_weights, pick_device, sha256_of
 from humanpose3d.sidecars import Person
 
@@ -54,6 +55,15 @@ class Letterbox:
         return ((points - np.array(self.offset_xy)) * scale).astype(np.float32)
 
 
+@dataclass(frozen=True, eq=False)
+class FittedImage:
+    """An image as the network takes it."""
+
+    pixels: np.ndarray  # uint8 [h w 3] RGB
+    fit: Letterbox
+    image_wh: tuple[int, int]
+
+
 class YoloKeypoints:
     """Finds people and their COCO-17 keypoints in RGB images.
 
@@ -63,13 +73,22 @@ class YoloKeypoints:
     ULTRALYTICS_SAFE_LOAD=0 is set for a model with layers of your own.
     """
 
-    def __init__(self, model: str = "yolo11x-pose", device: str = "auto", *, min_score: float = 0.25) -> None:
-        self.skeleton = KEYPOINT_SKELETON
+    def __init__(
+        self,
+        model: str = "yolo11x-pose",
+        device: str = "auto",
+        *,
+        min_score: float = 0.25,
+        speed: Speed = PLAIN,
+    ) -> None:
+        self.skeleton, self.speed = KEYPOINT_SKELETON, speed
         self.min_score = min_score  # of a person's box; keypoints are never cut
         self.device = pick_device(device)
         self.path = _find_weights(model)
-        self.network, self.input_size = _load(self.path, self.device)
-        self.stride = max(int(self.network.stride.max()), 32)
+        network, self.input_size = _load(self.path, self.device)
+        self.stride, self.end2end = max(int(network.stride.max()), 32), getattr(network, "end2end", False)
+        self.classes = len(network.names)
+        self.network = speed.prepare(network)
         name = model if model == STUDIO else self.path.stem
         self.provenance = {"name": name, "version": _version(), "sha256": sha256_of(self.path)}
 
@@ -79,15 +98,24 @@ class YoloKeypoints:
         Keypoints may lie outside the image, where the network put them; boxes are clipped to it. What is found in an
         image does not depend on the others in the call.
         """
-        fits = [Letterbox.fit(_size_wh(image), self.input_size, self.stride) for image in images]
+        return self.run([self.prepare(image) for image in images])
+
+    def prepare(self, image: np.ndarray) -> FittedImage:
+        """What `run` takes: the part that needs no network, for any thread."""
+        image_wh = (image.shape[1], image.shape[0])
+        fit = Letterbox.fit(image_wh, self.input_size, self.stride)
+        return FittedImage(fit.apply(image), fit, image_wh)
+
+    def run(self, images: Sequence[FittedImage]) -> list[list[Person]]:
+        """The network's part of `predict`."""
         groups = defaultdict(list)
-        for index, fit in enumerate(fits):
-            groups[fit.input_wh].append(index)
+        for index, image in enumerate(images):
+            groups[image.fit.input_wh].append(index)
         people: list[list[Person]] = [[] for _ in images]
         for indices in groups.values():
-            rows = self._detect([fits[index].apply(images[index]) for index in indices])
+            rows = self._detect([images[index].pixels for index in indices])
             for index, found in zip(indices, rows, strict=True):
-                people[index] = [_person(row, fits[index], _size_wh(images[index])) for row in found]
+                people[index] = [_person(row, images[index].fit, images[index].image_wh) for row in found]
         return people
 
     def _detect(self, inputs: list[np.ndarray]) -> list[np.ndarray]:
@@ -97,12 +125,14 @@ class YoloKeypoints:
 
         batch = torch.from_numpy(np.stack(inputs)).to(self.device).permute(0, 3, 1, 2).float() / 255.0
         with torch.inference_mode():
+            with self.speed.autocast(self.device):
+                answer = self.network(batch)
             rows = non_max_suppression(
-                self.network(batch),
+                answer,
                 conf_thres=self.min_score,
                 iou_thres=0.7,
-                nc=len(self.network.names),
-                end2end=getattr(self.network, "end2end", False),
+                nc=self.classes,
+                end2end=self.end2end,
                 max_time_img=10.0,  # a slow machine must not lose people to NMS's own time limit
             )
         return [found.float().cpu().numpy() for found in rows]
@@ -117,10 +147,6 @@ def _person(row: np.ndarray, fit: Letterbox, image_wh: tuple[int, int]) -> Perso
         keypoints_px=fit.undo(keypoints[:, :2], image_wh),
         keypoint_score=keypoints[:, 2].copy(),
     )
-
-
-def _size_wh(image: np.ndarray) -> tuple[int, int]:
-    return image.shape[1], image.shape[0]
 
 
 def _find_weights(model: str) -> Path:

@@ -1,0 +1,140 @@
+"""A real Ray cluster of two nodes on 127.0.0.1: the same bytes as here, whatever is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from humanpose3d.engines import import_ray, open_engine
+from humanpose3d.preprocess import preprocess_folders
+from tests.ports import free_port, wait_for_port
+
+pytest.importorskip("ray", reason="Ray is not installed: pip install 'humanpose3d[ray]'")
+
+FRAMES = 24
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[tuple[str, list[subprocess.Popen]]]:
+    """(address, the two nodes' processes), one CPU each."""
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1", "--disable-usage-stats"]
+    with tempfile.TemporaryDirectory(prefix="hp3d-", ignore_cleanup_errors=True) as folder:
+        env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        common = {"env": env, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        small = ["--object-store-memory=80000000"]
+        head = [*ray, "--head", f"--port={port}", "--node-ip-address=127.0.0.1", "--include-dashboard=false"]
+        nodes = [subprocess.Popen([*head, *small, f"--temp-dir={folder}"], **common)]  # type: ignore[call-overload]
+        try:
+            wait_for_port(port, nodes[0])
+            second = [*ray, f"--address={address}", "--node-ip-address=127.0.0.1", *small]
+            nodes.append(subprocess.Popen(second, **common))  # type: ignore[call-overload]
+            _wait_for_cpus(address, 2)
+            yield address, nodes
+        finally:
+            for node in reversed(nodes):
+                node.terminate()
+                node.wait(timeout=30)
+
+
+def _wait_for_cpus(address: str, number: int) -> None:
+    code = (
+        "import ray, sys, time\n"
+        f"ray.init('{address}', log_to_driver=False, logging_level='error')\n"
+        f"while ray.cluster_resources().get('CPU', 0) < {number}: time.sleep(0.2)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, capture_output=True)
+
+
+@pytest.fixture
+def arguments(tiny_pose_model: str, tiny_depth_model: str, tmp_path: Path) -> dict[str, Any]:
+    rng = np.random.default_rng(5)
+    (tmp_path / "in").mkdir()
+    for number in range(FRAMES):
+        Image.fromarray(rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)).save(tmp_path / f"in/{number:02d}.png")
+    return {
+        "input_base_directory": tmp_path / "in", "yolo_model": tiny_pose_model, "depth_model": tiny_depth_model,
+        "device": "cpu", "batch_size": 2,
+    }  # fmt: skip
+
+
+def sidecars(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if "report" not in path.name}
+
+
+def workers_of(nodes: list[subprocess.Popen]) -> list[int]:
+    """Processes of our nodes that hold networks."""
+    below = [child for node in nodes for child in psutil.Process(node.pid).children(recursive=True)]
+    return [child.pid for child in below if "ray::Server" in _name(child)]
+
+
+def _name(process: Any) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def test_a_cluster_writes_the_same_bytes_though_its_workers_are_killed(
+    cluster: tuple[str, list[subprocess.Popen]], tmp_path: Path, arguments: dict, one_thread: None
+) -> None:
+    address, nodes = cluster
+    preprocess_folders(output_base_directory=tmp_path / "here", **arguments)
+    stop, killed = threading.Event(), []
+
+    def kill() -> None:
+        while not stop.wait(0.05):
+            done = len(list((tmp_path / "there").glob("*.json")))
+            if done >= 8 * (len(killed) + 1) and len(killed) < 2 and (pids := workers_of(nodes)):
+                os.kill(pids[0], signal.SIGKILL)
+                killed.append(done)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        report = preprocess_folders(
+            output_base_directory=tmp_path / "there", **arguments, engine="ray", address=address, devices=-1
+        )
+    finally:
+        stop.set()
+        killer.join()
+    assert killed and report.exit_code == 0 and report.facts["workers"] == 2
+    assert report.counts["frames"] + report.counts["complete_before"] == FRAMES
+    assert sidecars(tmp_path / "there") == sidecars(tmp_path / "here")
+
+
+def test_what_is_wrong_is_the_same_one_line_from_a_cluster(
+    cluster: tuple[str, list[subprocess.Popen]], tmp_path: Path, arguments: dict
+) -> None:
+    on_ray = arguments | {"engine": "ray", "address": cluster[0], "output_base_directory": tmp_path / "out"}
+    with pytest.raises(FileNotFoundError, match="/not/there.pt is missing"):
+        preprocess_folders(**on_ray | {"yolo_model": "/not/there.pt"})
+    with pytest.raises(ValueError, match="9 workers, and the Ray cluster has 0 GPUs and 2 CPUs; lower --devices"):
+        preprocess_folders(**on_ray, devices=9)
+
+
+def test_an_address_where_nothing_is_is_one_clear_line() -> None:
+    with (
+        pytest.raises(ValueError, match="no Ray cluster answers at 127.0.0.1:1 .*refused.*'ray start --head'"),
+        open_engine("ray", "127.0.0.1:1", 1, False),
+    ):
+        pass
+
+
+def test_without_ray_there_is_one_line_that_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match=r"--engine ray needs Ray: pip install 'humanpose3d\[ray\]'"):
+        import_ray()
