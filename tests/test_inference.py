@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -16,6 +17,7 @@ from PIL import Image
 from humanpose3d import Pipeline
 from humanpose3d.camera import Camera, camera_to_pixel
 from humanpose3d.dataset.keypoint_batches import KeypointDecoder
+from humanpose3d.files import sole_writer
 from humanpose3d.images import exif_focal_px, read_image
 from humanpose3d.inference import infer
 from humanpose3d.model_config import model_config
@@ -272,6 +274,43 @@ def test_bad_folders_are_one_clear_line(request_: dict, tmp_path: Path) -> None:
         infer(**request_ | {"input_folder": tmp_path / "empty"})
     with pytest.raises(ValueError, match="is the input folder too"):
         infer(**request_ | {"output_folder": request_["input_folder"]})
+
+
+def test_bad_inputs_are_named_with_their_reasons(request_: dict, photos: Path, tmp_path: Path) -> None:
+    (photos / "empty.jpg").write_bytes(b"")
+    (photos / "cut.jpg").write_bytes((photos / "a.jpg").read_bytes()[:700])
+    (photos / "noise.mp4").write_bytes(bytes(100))
+    Image.new("L", (13500, 13500)).save(photos / "bomb.png")
+    with av.open(str(photos / "none.avi"), "w") as video:
+        stream = video.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 64
+        video.start_encoding()
+    report = infer(**{**request_, "input_folder": None}, input=[str(photos)])
+    named = " ".join(report.skipped["unreadable image"])
+    assert report.counts["images"] == 2 and report.exit_code == 1 and report.inputs == 7
+    for words in (
+        "empty.jpg (empty file)",
+        "cut.jpg (damaged image",
+        "bomb.png (far too many pixels, more than 178 mi",
+    ):
+        assert words in named
+    assert "noise.mp4 is no video that can be read (Invalid data" in named and "none.avi holds no frames" in named
+
+
+def test_a_panorama_goes_through_with_all_pictures(request_: dict, tmp_path: Path) -> None:
+    (tmp_path / "wide").mkdir()
+    Image.new("RGB", (20000, 300), (90, 120, 90)).save(tmp_path / "wide" / "a.jpg")
+    infer(**{**request_, "input_folder": tmp_path / "wide"}, visualize=True, viewer=True)
+    with Image.open(request_["output_folder"] / "a_combined_viz.png") as panel:
+        assert max(panel.size) < 1300
+    assert result_of(request_["output_folder"], "a")[1]["image_size"] == [20000, 300]
+
+
+def test_two_runs_into_one_folder_do_not_mix(request_: dict) -> None:
+    infer(**request_)
+    with sole_writer(request_["output_folder"]), pytest.raises(OSError, match="another run is writing to .*out"):
+        infer(**request_, overwrite=True)
+    assert infer(**request_).counts["complete_before"] == 2
 
 
 def test_results_below_the_input_are_not_taken_for_images(request_: dict) -> None:

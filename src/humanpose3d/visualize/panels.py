@@ -33,6 +33,7 @@ GAP_PX = 10
 PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP)
 PICTURE_LIMIT_PX = 1600  # longer side of an overlay; larger photographs are drawn on at this size
 FAINTEST = 0.15  # opacity of a keypoint of no confidence: seen, but not believed
+TICK_PX = 22  # between the numbers of a depth scale at least
 FOOT_M = 0.06  # an ankle joint stands this far above the ground
 
 
@@ -308,6 +309,8 @@ def _draw_depth_scale(picture: np.ndarray, near: float, far: float) -> None:
     height, width = picture.shape[:2]
     top, bottom = max(round(height * 0.08), 36), round(height * 0.92)
     right, bar = width - 14, 16
+    if bottom - top < TICK_PX or right < 4 * bar:
+        return  # no room: a panorama's strip
     ground = picture[max(top - 34, 0) : bottom + 12, max(right - bar - 58, 0) :]
     ground[:] = (ground * 0.3).astype(np.uint8)
     ramp = np.linspace(0, 255, bottom - top).astype(np.uint8)
@@ -316,7 +319,7 @@ def _draw_depth_scale(picture: np.ndarray, near: float, far: float) -> None:
     last = np.inf
     for tick in _round_numbers(near, far):
         y = bottom - (bottom - top) * np.log(tick / near) / np.log(far / near)
-        if last - y < 22:
+        if last - y < TICK_PX:
             continue
         last = y
         cv2.line(picture, (right - bar - 5, round(y)), (right - bar, round(y)), PAPER, 1)
