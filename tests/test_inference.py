@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -135,6 +136,21 @@ def test_a_lifter_answers_from_keypoints_with_depth_and_without(request_: dict, 
         assert np.isfinite(joints).all() and data["depth_used"] is not no_depth
         assert (out / "a_combined_viz.png").is_file()
     assert found[True].shape == found[False].shape and not np.allclose(found[True], found[False])
+
+
+def test_a_window_lifter_sees_the_frames_around_in_a_video_alone(request_: dict, tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    noise = cv2.resize(rng.integers(0, 255, (12, 16, 3), dtype=np.uint8), (96, 64))
+    (tmp_path / "in").mkdir()
+    write_video(tmp_path / "in" / "clip.mp4", (np.roll(noise, 2 * n, axis=1) for n in range(6)), 10.0)
+    Image.fromarray(read_image(tmp_path / "in" / "clip.mp4" / "000003")).save(tmp_path / "in" / "alone.png")
+    request = {**request_, "input_folder": None, "checkpoint_path": "lifter_window27", "no_depth": True}
+    report = infer(**request, input=[str(tmp_path / "in")])
+    assert report.counts["images"] == 7
+    alone, facts = result_of(request["output_folder"], "alone")
+    amid, facts_amid = result_of(request["output_folder"], "clip.mp4/000003")
+    assert facts["people"][0]["keypoints"] == facts_amid["people"][0]["keypoints"]
+    assert np.abs(alone[0] - amid[0]).max() > 1e-3 and np.isfinite(amid).all()
 
 
 def test_hands_are_found_beside_the_people(request_: dict, tmp_path: Path, blind_pose_model: str) -> None:

@@ -18,6 +18,7 @@ ROWS = [
     {"loss", "metrics", "runs"},
     {"estimators", "dataset", "tasks"},
     {"pipeline"},
+    {"tracks"},
     {"takes"},
     {"preprocess", "train", "inference", "inspect", "installation"},
     {"cli"},

@@ -33,10 +33,11 @@ from humanpose3d.images import (
 )
 from humanpose3d.models.checkpoint import load_model
 from humanpose3d.models.onnx_export import export_onnx
-from humanpose3d.pipeline import Chosen, JointDefinitions, Lifter, Picture, Pipeline, Result
+from humanpose3d.pipeline import Chosen, JointDefinitions, Lifter, Picture, Pipeline, Result, Seen
 from humanpose3d.reports import Progress, StageReport, progress
 from humanpose3d.skeletons import HAND_21
 from humanpose3d.takes import Videos
+from humanpose3d.tracks import with_tracks
 from humanpose3d.video import split_frame_path
 from humanpose3d.visualize import panels
 from humanpose3d.visualize.viewer import MOST_PICTURES, MOST_SCENES, Scene, make_scene, viewer_html
@@ -134,7 +135,10 @@ def infer(
             progress("infer", len(names)) as bar,
         ):
             waiting: deque[Future[None]] = deque()
-            for result in _results(pipeline, source, without_twins(names, report), complete, batch_size, report, bar):
+            todo = without_twins(names, report)
+            seen = _looked_at(pipeline, source, todo, complete, batch_size, report, bar)
+            seen = with_tracks(seen, source, window=lifter.window, frame_step=frame_step)
+            for result in _lifted(pipeline, seen, batch_size):
                 result = videos.follow(result)
                 _count(result, report)
                 cameras[result.camera_source] += 1
@@ -165,7 +169,7 @@ def infer(
     return report
 
 
-def _results(
+def _looked_at(
     pipeline: Pipeline,
     source: Path,
     names: Iterable[Path],
@@ -173,8 +177,8 @@ def _results(
     batch_size: int,
     report: StageReport,
     bar: Progress,
-) -> Iterator[Result]:
-    """Of all images that are not complete and can be read, in order; two threads read ahead."""
+) -> Iterator[Seen]:
+    """All images that are not complete and can be read, in order; two threads read ahead."""
 
     def read(name: Path) -> Picture | tuple[Path, str] | None:
         if name in complete:
@@ -190,8 +194,13 @@ def _results(
             for each in batch:
                 if each is not None and not isinstance(each, Picture):
                     report.skip(f"{each[0]} ({each[1]})", "unreadable image")
-            yield from pipeline.run([each for each in batch if isinstance(each, Picture)])
+            yield from pipeline.look([each for each in batch if isinstance(each, Picture)])
             bar.advance(len(batch))
+
+
+def _lifted(pipeline: Pipeline, seen: Iterable[Seen], batch_size: int) -> Iterator[Result]:
+    for some in batches(seen, batch_size):
+        yield from pipeline.lift(some)
 
 
 def _count(result: Result, report: StageReport) -> None:
