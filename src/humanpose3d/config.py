@@ -435,7 +435,7 @@ class InferConfig(Command):
     places to those of Human3.6M's labels; auto does that for the package's own checkpoints."""
     viewer: bool = False
     """Write viewer.html: the people of this run in 3D, to turn and zoom in a browser, with camera, picture and depth;
-    one file, no network. The first 200 images, 40 of them with pictures."""
+    one file, no network. The first 300 images."""
     smooth: bool = False
     """Steady the people of videos from frame to frame (One-Euro filter)."""
     export: tuple[Literal["bvh", "onnx"], ...] = ()

@@ -40,7 +40,7 @@ from humanpose3d.takes import Videos
 from humanpose3d.tracks import with_tracks
 from humanpose3d.video import split_frame_path
 from humanpose3d.visualize import panels
-from humanpose3d.visualize.viewer import MOST_PICTURES, MOST_SCENES, Scene, make_scene, viewer_html
+from humanpose3d.visualize.viewer import MOST_SCENES, Scene, make_scene, viewer_html
 
 WRITERS = 2
 VIEWER, GATHERED = "viewer.html", "predictions.npz"
@@ -143,7 +143,7 @@ def infer(
                 _count(result, report)
                 cameras[result.camera_source] += 1
                 if viewer and len(scenes) < MOST_SCENES:
-                    scenes.append(_scene(result, with_picture=len(scenes) < MOST_PICTURES))
+                    scenes.append(_scene(result))
                 waiting.append(writers.submit(write, result))
                 while len(waiting) > batch_size:
                     waiting.popleft().result()
@@ -216,10 +216,11 @@ def _summary(report: StageReport, target: Path) -> str:
     return f"found {counts['people']} people in {counts['images']} of {report.inputs} images{complete}; {target}"
 
 
-def _scene(result: Result, *, with_picture: bool) -> Scene:
+def _scene(result: Result) -> Scene:
+    in_video = split_frame_path(result.name)
     return make_scene(
         str(result.name), list(result.joints_cam_m), result.camera, result.image, result.cues.depth_m,
-        with_picture=with_picture,
+        numbers=[str(track or "?") for track in result.tracks], shot=str(in_video[0]) if in_video else "",
     )  # fmt: skip
 
 

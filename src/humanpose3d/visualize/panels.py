@@ -111,7 +111,7 @@ def draw_pose3d(
     those who stand straight, so that a camera that looks down does not make them lean; else level with the camera.
     """
     picture = np.full((size_wh[1], size_wh[0], 3), 255, np.uint8)
-    level = _levelling(truth_cam_m or people_cam_m, skeleton)
+    level = levelling(truth_cam_m or people_cam_m, skeleton)
     everyone = [np.asarray(joints, np.float64) @ level.T for joints in (*people_cam_m, *truth_cam_m)]
     scene = _Scene.around(everyone, view, size_wh)
     scene.draw_ground(picture)
@@ -335,7 +335,7 @@ def _round_numbers(low: float, high: float) -> list[float]:
 # --- 3D ----------------------------------------------------------------------------------------------------------
 
 
-def _levelling(people_cam_m: Sequence[np.ndarray], skeleton: Skeleton) -> np.ndarray:
+def levelling(people_cam_m: Sequence[np.ndarray], skeleton: Skeleton) -> np.ndarray:
     """[3 3]: camera frame -> x right, y up along the mean of those who stand, z away."""
     found = [_standing_up(np.asarray(joints, np.float64), skeleton) for joints in people_cam_m]
     ups = [up for up in found if up is not None] or [np.array([0.0, -1.0, 0.0])]
@@ -497,10 +497,15 @@ class _Scene:
                 cv2.circle(picture, _subpixel(end_point), round(width * 10), colour, -1, cv2.LINE_AA, 4)
 
     def draw_numbers(self, picture: np.ndarray, people: Sequence[np.ndarray]) -> None:
+        """Above the heads; one that would lie over another stands above it."""
+        taken: list[np.ndarray] = []
         for number, joints in enumerate(people, start=1):
             if np.isfinite(joints).all(axis=-1).any():
-                top = joints[np.nanargmax(joints[:, 1])]
-                _text(picture, self.project(top) - [0, 14], str(number), 15, INK, "mm")
+                at = self.project(joints[np.nanargmax(joints[:, 1])]) - [0, 14]
+                while any((np.abs(at - other) < (10 * len(str(number)), 15)).all() for other in taken):
+                    at = at - [0, 5]
+                taken.append(at)
+                _text(picture, at, str(number), 15, INK, "mm")
 
     def _width(self, metres: float) -> int:
         return int(np.clip(round(metres * self.scale), 2, 14))
