@@ -347,6 +347,31 @@ def test_real_photographs_go_through_from_end_to_end(request_: dict, samples: Pa
     assert result_of(request_["output_folder"], "zidane")[0].shape == (2, 17, 3)
 
 
+def test_the_labelled_person_of_each_real_frame_is_found(request_: dict, samples: Path) -> None:
+    frames = samples / "human36m" / "images"
+    infer(
+        **request_ | {"input_folder": frames, "yolo_model_path": str(samples / "weights" / "yolov8n-pose.pt")},
+        no_depth=True,
+    )
+    labelled = 0
+    for labels in sorted((samples / "human36m" / "annotations").glob("*_data.json")):
+        told = json.loads(labels.read_text())
+        for image, label in zip(told["images"], told["annotations"], strict=True):
+            _, facts = result_of(request_["output_folder"], image["file_name"].removesuffix(".jpg"))
+            x, y, width, height = label["bbox"]
+            overlaps = [overlap(person["box"], [x, y, x + width, y + height]) for person in facts["people"]]
+            assert max(overlaps) > 0.5, image["file_name"]
+            labelled += 1
+    assert labelled == 4
+
+
+def overlap(first: list[float], second: list[float]) -> float:
+    """Intersection over union of two boxes, xyxy."""
+    a, b = np.array(first), np.array(second)
+    shared = np.prod(np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None))
+    return float(shared / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - shared))
+
+
 def test_one_picture_in_three_lines_gives_what_the_command_gives(request_: dict, photos: Path) -> None:
     infer(**request_)
     joints, facts = result_of(request_["output_folder"], "a")
