@@ -13,7 +13,7 @@ ROWS = [
     {"sample", "reports", "joint_definitions", "smoothing", "bvh"},
     {"files", "warp"},
     {"video", "checks"},
-    {"sources", "sidecars", "remotes", "studio", "images"},
+    {"sources", "sidecars", "remotes", "studio", "images", "webcam"},
     {"chunks", "models", "visualize"},
     {"loss", "metrics", "runs"},
     {"estimators", "dataset", "tasks"},

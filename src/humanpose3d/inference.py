@@ -11,6 +11,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ import cv2
 import numpy as np
 import orjson
 
-from humanpose3d.camera import camera_to_pixel
+from humanpose3d.camera import Camera, camera_to_pixel
 from humanpose3d.files import make_folder, sole_writer, write_report, write_whole
 from humanpose3d.images import (
     UnreadableImage,
@@ -40,10 +41,13 @@ from humanpose3d.takes import Videos
 from humanpose3d.tracks import with_tracks
 from humanpose3d.video import split_frame_path
 from humanpose3d.visualize import panels
+from humanpose3d.visualize.rerun_log import RerunRecording
 from humanpose3d.visualize.viewer import MOST_SCENES, Scene, make_scene, viewer_html
+from humanpose3d.webcam import film_webcam, webcam_number
 
 WRITERS = 2
-VIEWER, GATHERED = "viewer.html", "predictions.npz"
+VIEWER, RERUN, GATHERED = "viewer.html", "people.rrd", "predictions.npz"
+RECORDINGS = "recordings"  # of webcams
 KINDS = {"image": np.str_, "person": np.int32, "track": np.int32}  # of predictions.npz; the others are float32
 JPEG = (cv2.IMWRITE_JPEG_QUALITY, 92)
 
@@ -63,10 +67,12 @@ def infer(
     joint_definitions: JointDefinitions = "auto",
     visualize: bool = False,
     viewer: bool = False,
+    rerun: bool = False,
     smooth: bool = False,
     export: Sequence[Literal["bvh", "onnx"]] = (),
     overwrite: bool = False,
     frame_step: int = 1,
+    webcam_seconds: float = 10.0,
     legacy_npy: bool = False,
     focal_px: float | None = None,
     fov_deg: float | None = None,
@@ -80,9 +86,11 @@ def infer(
     """Write <stem>_pred_joints3d.npy and <stem>.json for every image under the input folder, and pictures if asked.
 
     input: in the folder's place, or beside it: folders, images, videos (every `frame_step`-th frame) and patterns;
-    results lie as the inputs do below their common folder, those of clip.mp4 in clip.mp4/000000.json, ... What an
+    results lie as the inputs do below their common folder, those of clip.mp4 in clip.mp4/000000.json, ...
+    webcam:0 films the first webcam for `webcam_seconds`, as recordings/webcam_0.mp4. What an
     earlier run with the same settings finished is left as it is, unless `overwrite`. viewer: write viewer.html, what
-    this run found, to turn and zoom in a browser. smooth: people of videos, by the One-Euro filter.
+    this run found, to turn and zoom in a browser; rerun: people.rrd, the same for the rerun viewer. smooth: people of
+    videos, by the One-Euro filter.
     export: "bvh" for the motion of each person of a video, clip.mp4/person_1.bvh; "onnx" for the lifter
     as <checkpoint>.onnx. predictions.npz gathers everything.
     The .npy holds float32 [people 17 3] metres, camera frame, best detection first; with `legacy_npy` [17 3]
@@ -96,10 +104,13 @@ def infer(
         focal_px=focal_px, fov_deg=fov_deg, person=person, max_people=max_people, min_score=min_score, device=device,
     )  # fmt: skip
     lifter = pipeline.lifter
+    recording = RerunRecording(target / RERUN, lifter.skeleton) if rerun else nullcontext()
+    input = [_filmed(each, target, webcam_seconds) for each in input]
     source, names = _list_images(input_folder, input, target, frame_step)
     settings = {
         "visualize": visualize,
         "viewer": viewer,
+        "rerun": rerun,
         "smooth": smooth,
         "export": sorted(set(export) - {"onnx"}),
         "legacy_npy": legacy_npy,
@@ -131,6 +142,7 @@ def infer(
                 exports_bvh="bvh" in export,
                 skeletons=(lifter.keypoint_skeleton, lifter.skeleton),
             ) as videos,
+            recording as recorded,
             ThreadPoolExecutor(WRITERS) as writers,
             progress("infer", len(names)) as bar,
         ):
@@ -144,6 +156,8 @@ def infer(
                 cameras[result.camera_source] += 1
                 if viewer and len(scenes) < MOST_SCENES:
                     scenes.append(_scene(result))
+                if recorded is not None:
+                    recorded.add(*_shown(result), numbers=_numbers(result))
                 waiting.append(writers.submit(write, result))
                 while len(waiting) > batch_size:
                     waiting.popleft().result()
@@ -154,6 +168,8 @@ def infer(
             report.facts["viewer"] = str(target / VIEWER)
             if report.counts["images"] > len(scenes):
                 report.note(f"{VIEWER} shows the first {len(scenes)} of {report.counts['images']} images")
+        if rerun and report.counts["images"]:
+            report.note(f"{RERUN} opens with: rerun {target / RERUN}")
         write_whole(target / GATHERED, _gathered(target, names))
         rate = report.counts["images"] / max(time.monotonic() - report.started, 1e-9)
         report.facts |= {
@@ -218,10 +234,16 @@ def _summary(report: StageReport, target: Path) -> str:
 
 def _scene(result: Result) -> Scene:
     in_video = split_frame_path(result.name)
-    return make_scene(
-        str(result.name), list(result.joints_cam_m), result.camera, result.image, result.cues.depth_m,
-        numbers=[str(track or "?") for track in result.tracks], shot=str(in_video[0]) if in_video else "",
-    )  # fmt: skip
+    return make_scene(*_shown(result), numbers=_numbers(result), shot=str(in_video[0]) if in_video else "")
+
+
+def _shown(result: Result) -> tuple[str, list[np.ndarray], Camera, np.ndarray, np.ndarray | None]:
+    return str(result.name), list(result.joints_cam_m), result.camera, result.image, result.cues.depth_m
+
+
+def _numbers(result: Result) -> list[str]:
+    """Of a video's people: those of their tracks."""
+    return [str(track or "?") for track in result.tracks]
 
 
 def _gathered(target: Path, names: Sequence[Path]) -> bytes:
@@ -250,6 +272,17 @@ def _gathered(target: Path, names: Sequence[Path]) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, joints=np.array(joints, np.str_), **arrays)
     return buffer.getvalue()
+
+
+def _filmed(request: str, target: Path, seconds: float) -> str:
+    """An input; a webcam's pictures as the video that is made of them now."""
+    number = webcam_number(request)
+    if number is None:
+        return request
+    path = target / RECORDINGS / f"webcam_{number}.mp4"
+    make_folder(path.parent)
+    film_webcam(number, path, seconds)
+    return str(path)
 
 
 def _list_images(folder: Path | None, inputs: Sequence[str], target: Path, frame_step: int) -> tuple[Path, list[Path]]:
