@@ -107,15 +107,15 @@ def test_our_own_mistake_keeps_its_traceback():
         cli.run(config.SplitConfig, stage, ["--rclone-input-prefix", "a", "--rclone-destination-prefix", "b"])
 
 
-def test_too_many_skipped_inputs_are_exit_code_1(capsys):
+@pytest.mark.parametrize("names, where", [(("a", "b"), ": a, b"), ("abcd", " (named in split_report.json)")])
+def test_too_many_skipped_inputs_are_exit_code_1_and_a_few_are_named(capsys, names, where):
     def stage(settings):
-        report = StageReport("split", inputs=10, summary="split 9 samples")
-        report.skip("one", "unreadable image")
+        report = StageReport("split", inputs=10, summary="split the others")
+        for name in names:
+            report.skip(name, "unreadable image")
         return report
 
     assert cli.run(config.SplitConfig, stage, ["--rclone-input-prefix", "a", "--rclone-destination-prefix", "b"]) == 1
     printed = capsys.readouterr()
-    assert (
-        printed.out == "split 9 samples\n"
-        and printed.err == "skipped 1 of 10: 1 unreadable image (named in split_report.json)\n"
-    )
+    assert printed.out == "split the others\n"
+    assert printed.err == f"skipped {len(names)} of 10: {len(names)} unreadable image{where}\n"

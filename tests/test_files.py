@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from humanpose3d.files import scratch_folder, whole_file, write_whole
+from humanpose3d.files import scratch_folder, sole_writer, whole_file, write_whole
 
 KILLED = """
 import os, signal, sys
@@ -69,3 +69,20 @@ def test_a_file_that_cannot_be_finished_is_not_there(tmp_path):
         temporary.write_text("half")
         raise KeyboardInterrupt
     assert not os.listdir(tmp_path)
+
+
+def test_a_folder_has_one_writer_and_whoever_dies_frees_it(tmp_path):
+    code = "import sys; from pathlib import Path; from humanpose3d.files import sole_writer\n"
+    code += "with sole_writer(Path(sys.argv[1])): print('ready', flush=True); sys.stdin.read()"
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout is not None and other.stdout.readline() == "ready\n"
+    with pytest.raises(OSError, match="another run is writing to .*; wait for it, or give another folder"):
+        with sole_writer(tmp_path):
+            pass
+    other.kill()
+    other.wait()
+    with sole_writer(tmp_path):
+        pass
+    assert names(tmp_path) == []

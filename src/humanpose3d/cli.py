@@ -66,7 +66,9 @@ def run(
     for fault in report.faults:
         print(f"wrong: {fault}", file=sys.stderr)
     if report.total_skipped:
-        print(f"{report.skipped_line()} (named in {report.stage}_report.json)", file=sys.stderr)
+        names = report.skipped_names()
+        where = f": {names}" if names else f" (named in {report.stage}_report.json)"
+        print(report.skipped_line() + where, file=sys.stderr)
     return report.exit_code
 
 

@@ -465,7 +465,7 @@ class InferConfig(Command):
     input_folder: Path | None = None
     """Images, also in subfolders."""
     input: tuple[str, ...] = ()
-    """Instead, or beside it: folders, images, videos and patterns such as 'photos/*.jpg'."""
+    """Instead, or beside it: folders, images, videos, patterns such as 'photos/*.jpg', and webcams: webcam:0, or 0."""
     output_folder: Path = Path("./inference_results")
     """Where the results go."""
     model_type: str | None = None
@@ -486,7 +486,9 @@ class InferConfig(Command):
     places to those of Human3.6M's labels; auto does that for the package's own checkpoints."""
     viewer: bool = False
     """Write viewer.html: the people of this run in 3D, to turn and zoom in a browser, with camera, picture and depth;
-    one file, no network. The first 200 images, 40 of them with pictures."""
+    one file, no network. The first 300 images."""
+    rerun: bool = False
+    """Write people.rrd, the same for the rerun viewer (needs humanpose3d[rerun])."""
     smooth: bool = False
     """Steady the people of videos from frame to frame (One-Euro filter)."""
     export: tuple[Literal["bvh", "onnx"], ...] = ()
@@ -496,6 +498,8 @@ class InferConfig(Command):
     """Do again what an earlier run with the same settings has finished."""
     frame_step: Count = 1
     """Take every n-th frame of a video."""
+    webcam_seconds: Annotated[float, Field(gt=0)] = 10.0
+    """How long a webcam films."""
     visualize: bool = False
     """Write original, 2D overlay, depth map, 3D pose and the 2x2 panel of each image."""
     legacy_npy: bool = False

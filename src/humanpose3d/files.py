@@ -18,6 +18,11 @@ from pathlib import Path
 
 from humanpose3d.reports import StageReport
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 PART = ".part"  # ends the name of a file that is still being written; stores do not list it
 SCRATCH = "hp3d-scratch-"
 
@@ -109,6 +114,29 @@ def make_folder(folder: Path) -> None:
         raise OSError(f"{folder} cannot be made ({error.strerror}); choose another, or change its rights") from None
     if not os.access(folder, os.W_OK):
         raise PermissionError(f"no permission to write in {folder}; choose another, or change its rights")
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """While the block runs no other of this machine has the folder. BlockingIOError where one has it already.
+
+    The lock lies on the folder itself: nothing is left behind, whatever kills the process.
+    """
+    handle = os.open(folder, os.O_RDONLY) if fcntl is not None else None
+    try:
+        if fcntl is not None and handle is not None:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BlockingIOError(
+                    f"another run is writing to {folder}; wait for it, or give another folder for the output"
+                ) from None
+            except OSError:
+                pass  # a file system without locks
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 def write_report(folder: Path, report: StageReport) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,6 +27,8 @@ EXIF_IFD, FOCAL_35MM, FOCAL_MM, PIXELS_WIDE = 0x8769, 0xA405, 0x920A, 0xA002
 PLANE_RESOLUTION, PLANE_UNIT = 0xA20E, 0xA210
 FILM_DIAGONAL_MM = float(np.hypot(36.0, 24.0))
 TWIN = "same name as another image but for its ending"
+# From half the limit on Pillow warns, in two lines with a path of its own; beyond the limit read_image says what to do.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 EXTENSIONS = frozenset(".jpg .jpeg .jpe .png .bmp .webp .tif .tiff .gif .ppm .pgm .jp2".split())
 
 
@@ -73,9 +76,9 @@ def find_inputs(inputs: Sequence[str], *, leave_out: Collection[Path] = (), fram
         for match in matches:
             if match.is_dir():
                 names = find_images(match, leave_out=leave_out, frame_step=frame_step)
-                found |= dict.fromkeys(match / name for name in names)
+                found.update((match / name, None) for name in names)
             elif is_video(match):
-                found |= dict.fromkeys(frame_path(match, frame) for frame in _frames(match, frame_step))
+                found.update((frame_path(match, frame), None) for frame in _frames(match, frame_step))
             elif len(matches) == 1 or match.suffix.lower() in EXTENSIONS:
                 found[match] = None
         if len(found) == before:
@@ -128,7 +131,8 @@ def read_image(path: Path) -> np.ndarray:
         # Once imported, ultralytics has Image.open look for a plug-in that is not there: that is the ImportError.
         raise UnreadableImage("not an image" if path.stat().st_size else "empty file") from None
     except Image.DecompressionBombError:
-        raise UnreadableImage("far too many pixels") from None
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
+        raise UnreadableImage(f"far too many pixels, more than {limit} million; make it smaller") from None
     except (OSError, ValueError, SyntaxError, EOFError) as error:  # Pillow's own, of a truncated or damaged file
         raise UnreadableImage(f"damaged image: {next(iter(str(error).splitlines()), type(error).__name__)}") from None
 

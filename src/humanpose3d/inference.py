@@ -9,8 +9,9 @@ import hashlib
 import io
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,8 +19,8 @@ import cv2
 import numpy as np
 import orjson
 
-from humanpose3d.camera import camera_to_pixel
-from humanpose3d.files import make_folder, write_report, write_whole
+from humanpose3d.camera import Camera, camera_to_pixel
+from humanpose3d.files import make_folder, sole_writer, write_report, write_whole
 from humanpose3d.images import (
     UnreadableImage,
     ahead,
@@ -33,16 +34,21 @@ from humanpose3d.images import (
 )
 from humanpose3d.models.checkpoint import load_model
 from humanpose3d.models.onnx_export import export_onnx
-from humanpose3d.pipeline import Chosen, JointDefinitions, Lifter, Picture, Pipeline, Result
-from humanpose3d.reports import StageReport, progress
+from humanpose3d.pipeline import Chosen, JointDefinitions, Lifter, Picture, Pipeline, Result, Seen
+from humanpose3d.reports import Progress, StageReport, progress
 from humanpose3d.skeletons import HAND_21
 from humanpose3d.takes import Videos
+from humanpose3d.tracks import with_tracks
 from humanpose3d.video import split_frame_path
 from humanpose3d.visualize import panels
-from humanpose3d.visualize.viewer import MOST_PICTURES, MOST_SCENES, Scene, make_scene, viewer_html
+from humanpose3d.visualize.rerun_log import RerunRecording
+from humanpose3d.visualize.viewer import MOST_SCENES, Scene, make_scene, viewer_html
+from humanpose3d.webcam import film_webcam, webcam_number
 
 WRITERS = 2
-VIEWER, GATHERED = "viewer.html", "predictions.npz"
+VIEWER, RERUN, GATHERED = "viewer.html", "people.rrd", "predictions.npz"
+RECORDINGS = "recordings"  # of webcams
+KINDS = {"image": np.str_, "person": np.int32, "track": np.int32}  # of predictions.npz; the others are float32
 JPEG = (cv2.IMWRITE_JPEG_QUALITY, 92)
 
 
@@ -61,10 +67,12 @@ def infer(
     joint_definitions: JointDefinitions = "auto",
     visualize: bool = False,
     viewer: bool = False,
+    rerun: bool = False,
     smooth: bool = False,
     export: Sequence[Literal["bvh", "onnx"]] = (),
     overwrite: bool = False,
     frame_step: int = 1,
+    webcam_seconds: float = 10.0,
     legacy_npy: bool = False,
     focal_px: float | None = None,
     fov_deg: float | None = None,
@@ -78,9 +86,11 @@ def infer(
     """Write <stem>_pred_joints3d.npy and <stem>.json for every image under the input folder, and pictures if asked.
 
     input: in the folder's place, or beside it: folders, images, videos (every `frame_step`-th frame) and patterns;
-    results lie as the inputs do below their common folder, those of clip.mp4 in clip.mp4/000000.json, ... What an
+    results lie as the inputs do below their common folder, those of clip.mp4 in clip.mp4/000000.json, ...
+    webcam:0 films the first webcam for `webcam_seconds`, as recordings/webcam_0.mp4. What an
     earlier run with the same settings finished is left as it is, unless `overwrite`. viewer: write viewer.html, what
-    this run found, to turn and zoom in a browser. smooth: people of videos, by the One-Euro filter.
+    this run found, to turn and zoom in a browser; rerun: people.rrd, the same for the rerun viewer. smooth: people of
+    videos, by the One-Euro filter.
     export: "bvh" for the motion of each person of a video, clip.mp4/person_1.bvh; "onnx" for the lifter
     as <checkpoint>.onnx. predictions.npz gathers everything.
     The .npy holds float32 [people 17 3] metres, camera frame, best detection first; with `legacy_npy` [17 3]
@@ -93,11 +103,14 @@ def infer(
         keypoints=keypoints, hands=hands, model_type=model_type, joint_definitions=joint_definitions,
         focal_px=focal_px, fov_deg=fov_deg, person=person, max_people=max_people, min_score=min_score, device=device,
     )  # fmt: skip
-    lifter, networks = pipeline.lifter, pipeline.networks
+    lifter = pipeline.lifter
+    recording = RerunRecording(target / RERUN, lifter.skeleton) if rerun else nullcontext()
+    input = [_filmed(each, target, webcam_seconds) for each in input]
     source, names = _list_images(input_folder, input, target, frame_step)
     settings = {
         "visualize": visualize,
         "viewer": viewer,
+        "rerun": rerun,
         "smooth": smooth,
         "export": sorted(set(export) - {"onnx"}),
         "legacy_npy": legacy_npy,
@@ -105,12 +118,83 @@ def infer(
     request = hashlib.sha256(orjson.dumps(settings, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
     report.inputs = len(names)
     make_folder(target)
-    if "onnx" in export:
-        path = target / f"{Path(checkpoint_path).stem}.onnx"
-        off_m = export_onnx(load_model(checkpoint_path).model, path)
-        report.note(f"{path}: ONNX Runtime agrees with it to {off_m:.1g} m")
+    cameras: Counter[str] = Counter()
+    scenes: list[Scene] = []
+    with sole_writer(target):
+        if "onnx" in export:
+            path = target / f"{Path(checkpoint_path).stem}.onnx"
+            off_m = export_onnx(load_model(checkpoint_path).model, path)
+            report.note(f"{path}: ONNX Runtime agrees with it to {off_m:.1g} m")
+        complete = set() if overwrite else _complete(source, names, target, request)
 
-    complete = set() if overwrite else _complete(source, names, target, request)
+        def write(result: Result) -> None:
+            make_folder(target / result.name.parent)
+            if visualize:
+                _write_pictures(target, result, lifter)
+            _write_result(target, result, lifter, legacy_npy, request)
+
+        with (
+            Videos(
+                source,
+                target,
+                smooth=smooth,
+                draws=visualize,
+                exports_bvh="bvh" in export,
+                skeletons=(lifter.keypoint_skeleton, lifter.skeleton),
+            ) as videos,
+            recording as recorded,
+            ThreadPoolExecutor(WRITERS) as writers,
+            progress("infer", len(names)) as bar,
+        ):
+            waiting: deque[Future[None]] = deque()
+            todo = without_twins(names, report)
+            seen = _looked_at(pipeline, source, todo, complete, batch_size, report, bar)
+            seen = with_tracks(seen, source, window=lifter.window, frame_step=frame_step)
+            for result in _lifted(pipeline, seen, batch_size):
+                result = videos.follow(result)
+                _count(result, report)
+                cameras[result.camera_source] += 1
+                if viewer and len(scenes) < MOST_SCENES:
+                    scenes.append(_scene(result))
+                if recorded is not None:
+                    recorded.add(*_shown(result), numbers=_numbers(result))
+                waiting.append(writers.submit(write, result))
+                while len(waiting) > batch_size:
+                    waiting.popleft().result()
+            while waiting:
+                waiting.popleft().result()
+        if scenes:
+            write_whole(target / VIEWER, viewer_html(scenes, lifter.skeleton).encode())
+            report.facts["viewer"] = str(target / VIEWER)
+            if report.counts["images"] > len(scenes):
+                report.note(f"{VIEWER} shows the first {len(scenes)} of {report.counts['images']} images")
+        if rerun and report.counts["images"]:
+            report.note(f"{RERUN} opens with: rerun {target / RERUN}")
+        write_whole(target / GATHERED, _gathered(target, names))
+        rate = report.counts["images"] / max(time.monotonic() - report.started, 1e-9)
+        report.facts |= {
+            "input": str(source),
+            "output": str(target),
+            "images_per_s": round(rate, 2),
+            "model": lifter.provenance,
+            "estimators": pipeline.networks.provenance,
+            "cameras": dict(cameras),
+        }
+        report.summary = _summary(report, target)
+        write_report(target, report)
+    return report
+
+
+def _looked_at(
+    pipeline: Pipeline,
+    source: Path,
+    names: Iterable[Path],
+    complete: Collection[Path],
+    batch_size: int,
+    report: StageReport,
+    bar: Progress,
+) -> Iterator[Seen]:
+    """All images that are not complete and can be read, in order; two threads read ahead."""
 
     def read(name: Path) -> Picture | tuple[Path, str] | None:
         if name in complete:
@@ -120,77 +204,46 @@ def infer(
         except UnreadableImage as error:
             return name, str(error)
 
-    def write(result: Result) -> None:
-        make_folder(target / result.name.parent)
-        if visualize:
-            _write_pictures(target, result, lifter)
-        _write_result(target, result, lifter, legacy_npy, request)
-
-    cameras: Counter[str] = Counter()
-    scenes: list[Scene] = []
-    with (
-        Videos(
-            source,
-            target,
-            smooth=smooth,
-            draws=visualize,
-            exports_bvh="bvh" in export,
-            skeletons=(lifter.keypoint_skeleton, lifter.skeleton),
-        ) as videos,
-        ThreadPoolExecutor(2) as readers,
-        ThreadPoolExecutor(WRITERS) as writers,
-        progress("infer", len(names)) as bar,
-    ):
-        waiting: deque[Future[None]] = deque()
-        for batch in batches(ahead(readers, read, without_twins(names, report), 2 * batch_size), batch_size):
+    with ThreadPoolExecutor(2) as readers:
+        for batch in batches(ahead(readers, read, names, 2 * batch_size), batch_size):
             report.count("complete_before", sum(each is None for each in batch))
             for each in batch:
                 if each is not None and not isinstance(each, Picture):
                     report.skip(f"{each[0]} ({each[1]})", "unreadable image")
-            for result in pipeline.run([each for each in batch if isinstance(each, Picture)]):
-                result = videos.follow(result)
-                report.count("hands", len(result.hands))
-                report.count("images")
-                report.count("people", len(result.joints_cam_m))
-                report.count("images_without_people", not len(result.joints_cam_m))
-                cameras[result.camera_source] += 1
-                if viewer and len(scenes) < MOST_SCENES:
-                    scenes.append(_scene(result, with_picture=len(scenes) < MOST_PICTURES))
-                waiting.append(writers.submit(write, result))
-            while len(waiting) > batch_size:
-                waiting.popleft().result()
+            yield from pipeline.look([each for each in batch if isinstance(each, Picture)])
             bar.advance(len(batch))
-        while waiting:
-            waiting.popleft().result()
-    if scenes:
-        write_whole(target / VIEWER, viewer_html(scenes, lifter.skeleton).encode())
-        report.facts["viewer"] = str(target / VIEWER)
-        if report.counts["images"] > len(scenes):
-            report.note(f"{VIEWER} shows the first {len(scenes)} of {report.counts['images']} images")
-    write_whole(target / GATHERED, _gathered(target, names))
-    rate = report.counts["images"] / max(time.monotonic() - report.started, 1e-9)
-    report.facts |= {
-        "input": str(source),
-        "output": str(target),
-        "images_per_s": round(rate, 2),
-        "model": lifter.provenance,
-        "estimators": networks.provenance,
-        "cameras": dict(cameras),
-    }
-    report.summary = (
-        f"found {report.counts['people']} people in {report.counts['images']} of {report.inputs} images"
-        + (f", {report.counts['complete_before']} were complete" if report.counts["complete_before"] else "")
-        + f"; {target}"
-    )
-    write_report(target, report)
-    return report
 
 
-def _scene(result: Result, *, with_picture: bool) -> Scene:
-    return make_scene(
-        str(result.name), list(result.joints_cam_m), result.camera, result.image, result.cues.depth_m,
-        with_picture=with_picture,
-    )  # fmt: skip
+def _lifted(pipeline: Pipeline, seen: Iterable[Seen], batch_size: int) -> Iterator[Result]:
+    for some in batches(seen, batch_size):
+        yield from pipeline.lift(some)
+
+
+def _count(result: Result, report: StageReport) -> None:
+    report.count("hands", len(result.hands))
+    report.count("images")
+    report.count("people", len(result.joints_cam_m))
+    report.count("images_without_people", not len(result.joints_cam_m))
+
+
+def _summary(report: StageReport, target: Path) -> str:
+    counts = report.counts
+    complete = f", {counts['complete_before']} were complete" if counts["complete_before"] else ""
+    return f"found {counts['people']} people in {counts['images']} of {report.inputs} images{complete}; {target}"
+
+
+def _scene(result: Result) -> Scene:
+    in_video = split_frame_path(result.name)
+    return make_scene(*_shown(result), numbers=_numbers(result), shot=str(in_video[0]) if in_video else "")
+
+
+def _shown(result: Result) -> tuple[str, list[np.ndarray], Camera, np.ndarray, np.ndarray | None]:
+    return str(result.name), list(result.joints_cam_m), result.camera, result.image, result.cues.depth_m
+
+
+def _numbers(result: Result) -> list[str]:
+    """Of a video's people: those of their tracks."""
+    return [str(track or "?") for track in result.tracks]
 
 
 def _gathered(target: Path, names: Sequence[Path]) -> bytes:
@@ -208,16 +261,28 @@ def _gathered(target: Path, names: Sequence[Path]) -> bytes:
         for number, person in enumerate(told["people"]):
             values = {**person, "image": str(name), "person": number, "focal_px": told["camera"]["focal_px"]}
             for column, gathered in columns.items():
-                gathered.append(-1 if values[column] is None else values[column])
+                gathered.append(
+                    np.asarray(-1 if values[column] is None else values[column], KINDS.get(column, np.float32))
+                )
     shapes = {"box": (4,), "joints_cam_m": (len(joints), 3), "root_cam_m": (3,)}
-    kinds = {"image": np.str_, "person": np.int32, "track": np.int32}
     arrays: dict[str, Any] = {
-        name: np.array(of, kinds.get(name, np.float32)).reshape(len(of), *shapes.get(name, ()))
+        name: np.array(of, KINDS.get(name, np.float32)).reshape(len(of), *shapes.get(name, ()))
         for name, of in columns.items()
     }
     buffer = io.BytesIO()
     np.savez_compressed(buffer, joints=np.array(joints, np.str_), **arrays)
     return buffer.getvalue()
+
+
+def _filmed(request: str, target: Path, seconds: float) -> str:
+    """An input; a webcam's pictures as the video that is made of them now."""
+    number = webcam_number(request)
+    if number is None:
+        return request
+    path = target / RECORDINGS / f"webcam_{number}.mp4"
+    make_folder(path.parent)
+    film_webcam(number, path, seconds)
+    return str(path)
 
 
 def _list_images(folder: Path | None, inputs: Sequence[str], target: Path, frame_step: int) -> tuple[Path, list[Path]]:
@@ -240,14 +305,16 @@ def _list_images(folder: Path | None, inputs: Sequence[str], target: Path, frame
     base = Path(inputs[0]) if folder is None and len(inputs) == 1 and Path(inputs[0]).is_dir() else common_folder(found)
     in_video = split_frame_path(base / "000000")
     base = in_video[0].parent if in_video else base  # the results of a video lie in a folder of its name
-    return base, [path.relative_to(base) for path in found]
+    for place, path in enumerate(found):  # where they stand: a second list of a large folder is not made
+        found[place] = path.relative_to(base)
+    return base, found
 
 
 def _complete(source: Path, names: Sequence[Path], target: Path, request: str) -> set[Path]:
     """Those that need not be done again. A video is done as a whole: who is who follows from all its frames."""
     done = {name for name in names if _is_complete(source / name, target / name.parent / f"{name.stem}.json", request)}
     broken = {name.parent for name in names if name not in done and split_frame_path(name)}
-    return {name for name in done if name.parent not in broken or not split_frame_path(name)}
+    return {name for name in done if name.parent not in broken or not split_frame_path(name)} if broken else done
 
 
 def _is_complete(image: Path, result: Path, request: str) -> bool:

@@ -44,6 +44,19 @@ class Picture(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
+class Seen:
+    """What the networks say of one image, before anything is lifted."""
+
+    picture: Picture
+    cues: Sidecar
+    camera: Camera
+    camera_source: str
+    tracks: Sequence[int | None] = ()  # of a video's frame: each person's number through it
+    keypoint_windows: Sequence[np.ndarray] = ()  # float32 [T Jin 3] each: x, y, score in the frames around
+    window_fps: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Result:
     """What is known about one image in the end."""
 
@@ -160,11 +173,20 @@ class Pipeline:
 
     def run(self, pictures: Sequence[Picture]) -> Iterator[Result]:
         """Pictures of any sizes through the networks at once -> results in the same order."""
+        yield from self.lift(self.look(pictures))
+
+    def look(self, pictures: Sequence[Picture]) -> list[Seen]:
+        """The first half of `run`: who is where in the pictures, in 2D."""
         if not pictures:
-            return
+            return []
         cues = [self._chosen(found) for found in self.networks.cues([picture.image for picture in pictures])]
-        cameras = [self._camera(picture, found) for picture, found in zip(pictures, cues, strict=True)]
-        for result in self.lifter.lift(pictures, cues, cameras):
+        return [
+            Seen(picture, found, *self._camera(picture, found)) for picture, found in zip(pictures, cues, strict=True)
+        ]
+
+    def lift(self, seen: Sequence[Seen]) -> Iterator[Result]:
+        """The second half: in 3D, and the hands."""
+        for result in self.lifter.lift(seen):
             yield result if self.hands is None else replace(result, hands=_hands(result, self.hands))
 
     def _chosen(self, cues: Sidecar) -> Sidecar:
@@ -227,8 +249,12 @@ class Lifter:
         if joint_definitions == "human36m" and config.skeleton != "h36m_17":
             raise ValueError(f"{checkpoint} answers in {config.skeleton}; --joint-definitions human36m needs h36m_17")
         self.joint_definitions = joint_definitions
-        collator = Human36MCollator if self.sees_pictures else KeypointDecoder
-        self.collate = collator(config.skeleton, config.keypoint_skeleton, depth=config.use_depth)
+        self.window = 1 if self.sees_pictures else getattr(config, "window", 1)  # frames of keypoints it looks at
+        self.collate = (
+            Human36MCollator(config.skeleton, config.keypoint_skeleton, depth=config.use_depth)
+            if self.sees_pictures
+            else KeypointDecoder(config.skeleton, config.keypoint_skeleton, depth=config.use_depth, window=self.window)
+        )
         self.provenance = {
             "model_type": config.model_type,
             "model_size": config.size,
@@ -242,14 +268,9 @@ class Lifter:
         """False for a network that needs the cues alone."""
         return "image" in self.loaded.config.needs
 
-    def lift(
-        self, pictures: Sequence[Picture], cues: Sequence[Sidecar], cameras: Sequence[tuple[Camera, str]]
-    ) -> Iterator[Result]:
-        """Pictures, the cues of each, its camera and where that is from -> results in the same order.
-
-        ValueError: other keypoints than the model's.
-        """
-        for found in cues:
+    def lift(self, seen: Sequence[Seen]) -> Iterator[Result]:
+        """Results in the same order. ValueError: other keypoints than the model's."""
+        for found in (each.cues for each in seen):
             if found.people and found.keypoint_skeleton != self.keypoint_skeleton.name:
                 raise ValueError(
                     f"the model reads keypoints in {self.keypoint_skeleton.name}, and those found are in "
@@ -257,18 +278,21 @@ class Lifter:
                 )
         views = [
             fit_view(sample, self.loaded.config.input_size) if self.sees_pictures else sample
-            for picture, found, (camera, _) in zip(pictures, cues, cameras, strict=True)
-            for sample in _samples(picture, found, camera)
+            for each in seen
+            for sample in _samples(each)
         ]
         joints_cam_m, root_cam_m = self._predict(views)
         if self.joint_definitions == "human36m":
             joints_cam_m = like_human36m(joints_cam_m)
             root_cam_m = joints_cam_m[:, self.skeleton.root_index]
         first = 0
-        for picture, found, (camera, source) in zip(pictures, cues, cameras, strict=True):
-            mine = slice(first, first + len(found.people))
+        for each in seen:
+            mine = slice(first, first + len(each.cues.people))
             first = mine.stop
-            yield Result(picture.name, picture.image, found, camera, source, joints_cam_m[mine], root_cam_m[mine])
+            yield Result(
+                each.picture.name, each.picture.image, each.cues, each.camera, each.camera_source,
+                joints_cam_m[mine], root_cam_m[mine], tracks=each.tracks,
+            )  # fmt: skip
 
     def _predict(self, views: Sequence[PoseSample]) -> tuple[np.ndarray, np.ndarray]:
         """(float32 [N J 3] joints, float32 [N 3] roots), camera frame."""
@@ -283,20 +307,22 @@ class Lifter:
         return np.concatenate(joints), np.concatenate(roots)
 
 
-def _samples(picture: Picture, cues: Sidecar, camera: Camera) -> list[PoseSample]:
+def _samples(seen: Seen) -> list[PoseSample]:
     return [
         PoseSample(
-            key=make_key(*picture.name.with_suffix("").parts, f"p{number}"),
-            image=picture.image,
-            image_size_wh=cues.image_size_wh,
-            depth_m=cues.depth_m,
+            key=make_key(*seen.picture.name.with_suffix("").parts, f"p{number}"),
+            image=seen.picture.image,
+            image_size_wh=seen.cues.image_size_wh,
+            depth_m=seen.cues.depth_m,
             keypoints_px=person.keypoints_px,
             keypoint_score=person.keypoint_score,
-            keypoint_skeleton=cues.keypoint_skeleton,
-            camera=camera,
+            keypoint_skeleton=seen.cues.keypoint_skeleton,
+            keypoint_window=seen.keypoint_windows[number] if seen.keypoint_windows else None,
+            window_fps=seen.window_fps,
+            camera=seen.camera,
             box_px=person.box_px,
         )
-        for number, person in enumerate(cues.people)
+        for number, person in enumerate(seen.cues.people)
     ]
 
 

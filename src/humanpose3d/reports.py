@@ -14,6 +14,7 @@ from typing import Any
 
 QUIET_INTERVAL_S = 10.0  # between progress lines where there is no terminal to draw a bar on
 NAMED_AT_MOST = 1000  # skipped inputs listed by name in a report; beyond that they are only counted
+SHOWN_AT_MOST = 3  # skipped inputs named on the terminal too
 
 
 @dataclass
@@ -81,6 +82,11 @@ class StageReport:
 
     def to_json(self) -> bytes:
         return (json.dumps(self.to_dict(), indent=2, default=str) + "\n").encode()
+
+    def skipped_names(self) -> str:
+        """Where few were skipped, their names, 'a.jpg (empty file), b.jpg (not an image)'; else ''."""
+        names = [name for of_reason in self.skipped.values() for name in of_reason]
+        return ", ".join(names) if self.total_skipped <= SHOWN_AT_MOST else ""
 
     def skipped_line(self) -> str:
         """'skipped 3 of 5000: 2 unreadable image, 1 no person found', or '' where nothing was."""

@@ -1,4 +1,4 @@
-"""Frames of a video as one take: who is who, steadied if asked for; the annotated video, and motion as BVH files."""
+"""Frames of a video as one take: steadied if asked for, drawn as an annotated video, written as BVH files."""
 
 from __future__ import annotations
 
@@ -13,22 +13,21 @@ import cv2
 import numpy as np
 
 from humanpose3d.bvh import to_bvh
-from humanpose3d.estimators.tracking import PeopleTracker
 from humanpose3d.files import write_whole
 from humanpose3d.pipeline import Result
 from humanpose3d.skeletons import H36M_17, Skeleton
 from humanpose3d.smoothing import OneEuro
-from humanpose3d.video import UnreadableVideo, frame_rate, split_frame_path, write_video
+from humanpose3d.tracks import DEFAULT_FPS, rate_of
+from humanpose3d.video import split_frame_path, write_video
 from humanpose3d.visualize.panels import draw_keypoints, draw_pose3d
 
 ANNOTATED = "annotated.mp4"  # in a video's folder of results
 HEIGHT_PX = 480
 AHEAD = 8  # pictures that wait to be encoded
-DEFAULT_FPS = 30.0
 
 
 class Videos:
-    """Results in order -> the same, those of videos with tracks. A context: at its end all videos are whole."""
+    """Results in order, those of videos with tracks -> the same. A context: at its end all videos are whole."""
 
     def __init__(
         self,
@@ -77,23 +76,17 @@ class _Take:
 
     def __init__(self, videos: Videos, video: Path) -> None:
         self.video, self._videos = video, videos
-        try:
-            self._fps = frame_rate(videos.source / video) or DEFAULT_FPS
-        except (UnreadableVideo, OSError):
-            self._fps = DEFAULT_FPS
-        self._tracker = PeopleTracker(self._fps)
+        self._fps = rate_of(videos.source / video)
         self._filters: dict[int, tuple[OneEuro, OneEuro]] = {}
         self._film = _Film(videos.target / video / ANNOTATED) if videos.draws else None
         self._motion: dict[int, dict[int, np.ndarray]] = {}  # track -> frame -> joints
         self._last = -1
 
     def follow(self, result: Result, frame: int) -> Result:
-        tracks = self._tracker.update(result.cues.people, result.cues.image_size_wh)
         if self._videos.smooth:
-            result = self._steadied(result, tracks, frame / self._fps)
-        result = replace(result, tracks=tracks)
+            result = self._steadied(result, frame / self._fps)
         if self._videos.exports_bvh:
-            for track, joints in zip(tracks, result.joints_cam_m, strict=True):
+            for track, joints in zip(result.tracks, result.joints_cam_m, strict=True):
                 if track is not None:
                     self._motion.setdefault(track, {})[frame] = joints.copy()
         if self._film is not None:
@@ -102,10 +95,10 @@ class _Take:
         self._last = frame
         return result
 
-    def _steadied(self, result: Result, tracks: list[int | None], time_s: float) -> Result:
+    def _steadied(self, result: Result, time_s: float) -> Result:
         """The root's way and the pose about it, each by a filter of its own: the root's distance is the less sure."""
         joints, roots = result.joints_cam_m.copy(), result.root_cam_m.copy()
-        for row, track in enumerate(tracks):
+        for row, track in enumerate(result.tracks):
             if track is not None:
                 of_root, of_pose = self._filters.setdefault(track, (OneEuro(), OneEuro()))
                 pose = of_pose(joints[row] - roots[row], time_s)

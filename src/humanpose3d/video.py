@@ -105,9 +105,12 @@ class _Reader:
         self._error = av.FFmpegError
         try:
             self._container = av.open(str(video))
-            self._stream = self._container.streams.video[0]
-        except (av.FFmpegError, IndexError) as error:
-            raise UnreadableVideo(f"{video} is no video that can be read ({error})") from None
+        except av.FFmpegError as error:
+            raise UnreadableVideo(f"{video} is no video that can be read ({_reason(error)})") from None
+        if not self._container.streams.video:
+            self._container.close()
+            raise UnreadableVideo(f"{video} holds no pictures")
+        self._stream = self._container.streams.video[0]
         self._stream.thread_type = "NONE"  # many are read side by side already
         self._frames: Iterator | None = None
         self._next = 0  # the frame that comes next out of `_frames`
@@ -131,7 +134,7 @@ class _Reader:
         try:
             return sum(1 for packet in self._container.demux(self._stream) if packet.size)
         except self._error as error:
-            raise UnreadableVideo(f"{self.video} breaks off ({error})") from None
+            raise UnreadableVideo(f"{self.video} breaks off ({_reason(error)})") from None
 
     def read(self, frame: int) -> np.ndarray:
         try:
@@ -143,7 +146,9 @@ class _Reader:
                 if place == frame:
                     return decoded.to_ndarray(format="rgb24")
         except self._error as error:
-            raise UnreadableVideo(f"{self.video}: frame {frame} cannot be decoded ({error})") from None
+            if self._frames is None and not self.count():
+                raise UnreadableVideo(f"{self.video} holds no frames") from None
+            raise UnreadableVideo(f"{self.video}: frame {frame} cannot be decoded ({_reason(error)})") from None
         raise UnreadableVideo(f"{self.video} ends before frame {frame}; it has {self._next} frames")
 
     def _seek(self, frame: int) -> None:
@@ -169,6 +174,11 @@ class _Reader:
             self._frames, self._next = self._container.decode(self._stream), 0
             return
         self._frames = _chain(first, self._frames)
+
+
+def _reason(error: Exception) -> str:
+    """FFmpeg's words, without its number and the path."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _chain(first: object, rest: Iterator) -> Iterator:

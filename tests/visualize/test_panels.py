@@ -52,7 +52,7 @@ def test_a_person_stands_upright_on_the_ground() -> None:
 def test_a_camera_that_looks_down_does_not_make_people_lean(pitch_deg: float) -> None:
     angle = np.radians(pitch_deg)
     turn = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
-    level = panels._levelling([standing_person() @ turn.T], H36M_17)
+    level = panels.levelling([standing_person() @ turn.T], H36M_17)
     np.testing.assert_allclose(level @ (turn @ np.array([0.0, -1.0, 0.0])), [0, 1, 0], atol=1e-6)
     np.testing.assert_allclose(level @ level.T, np.eye(3), atol=1e-9)
     np.testing.assert_allclose(level[0], [1, 0, 0], atol=1e-6)  # x stays x: nothing is mirrored
@@ -64,7 +64,7 @@ def test_who_lies_or_sits_does_not_tilt_the_ground() -> None:
     for side in ("left", "right"):
         sitting[H36M_17.index(f"{side}_ankle")] += [0.0, -0.3, -0.5]
     for joints in (lying, sitting):
-        np.testing.assert_allclose(panels._levelling([joints], H36M_17), np.diag([1.0, -1.0, 1.0]), atol=1e-9)
+        np.testing.assert_allclose(panels.levelling([joints], H36M_17), np.diag([1.0, -1.0, 1.0]), atol=1e-9)
 
 
 def test_nearer_people_are_drawn_over_farther_ones_whatever_their_order() -> None:

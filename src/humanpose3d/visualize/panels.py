@@ -33,6 +33,7 @@ GAP_PX = 10
 PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP)
 PICTURE_LIMIT_PX = 1600  # longer side of an overlay; larger photographs are drawn on at this size
 FAINTEST = 0.15  # opacity of a keypoint of no confidence: seen, but not believed
+TICK_PX = 22  # between the numbers of a depth scale at least
 FOOT_M = 0.06  # an ankle joint stands this far above the ground
 
 
@@ -110,7 +111,7 @@ def draw_pose3d(
     those who stand straight, so that a camera that looks down does not make them lean; else level with the camera.
     """
     picture = np.full((size_wh[1], size_wh[0], 3), 255, np.uint8)
-    level = _levelling(truth_cam_m or people_cam_m, skeleton)
+    level = levelling(truth_cam_m or people_cam_m, skeleton)
     everyone = [np.asarray(joints, np.float64) @ level.T for joints in (*people_cam_m, *truth_cam_m)]
     scene = _Scene.around(everyone, view, size_wh)
     scene.draw_ground(picture)
@@ -256,8 +257,9 @@ def _opacity(strength: float) -> int:
 
 def _subpixel(point: np.ndarray) -> tuple[int, int]:
     """Pixel coordinates for OpenCV with 4 bits after the point, held within what it can draw."""
-    x, y = np.clip(np.rint(point * 16), -(2**20), 2**20).astype(int).tolist()
-    return x, y
+    # Plain numbers: called a thousand times a panel, where NumPy's clip takes longer than the line does.
+    x, y = (max(-(2.0**20), min(float(value) * 16, 2.0**20)) for value in point)
+    return round(x), round(y)
 
 
 def _blend(picture: np.ndarray, layer: np.ndarray, opacity: np.ndarray) -> np.ndarray:
@@ -308,6 +310,8 @@ def _draw_depth_scale(picture: np.ndarray, near: float, far: float) -> None:
     height, width = picture.shape[:2]
     top, bottom = max(round(height * 0.08), 36), round(height * 0.92)
     right, bar = width - 14, 16
+    if bottom - top < TICK_PX or right < 4 * bar:
+        return  # no room: a panorama's strip
     ground = picture[max(top - 34, 0) : bottom + 12, max(right - bar - 58, 0) :]
     ground[:] = (ground * 0.3).astype(np.uint8)
     ramp = np.linspace(0, 255, bottom - top).astype(np.uint8)
@@ -316,7 +320,7 @@ def _draw_depth_scale(picture: np.ndarray, near: float, far: float) -> None:
     last = np.inf
     for tick in _round_numbers(near, far):
         y = bottom - (bottom - top) * np.log(tick / near) / np.log(far / near)
-        if last - y < 22:
+        if last - y < TICK_PX:
             continue
         last = y
         cv2.line(picture, (right - bar - 5, round(y)), (right - bar, round(y)), PAPER, 1)
@@ -332,7 +336,7 @@ def _round_numbers(low: float, high: float) -> list[float]:
 # --- 3D ----------------------------------------------------------------------------------------------------------
 
 
-def _levelling(people_cam_m: Sequence[np.ndarray], skeleton: Skeleton) -> np.ndarray:
+def levelling(people_cam_m: Sequence[np.ndarray], skeleton: Skeleton) -> np.ndarray:
     """[3 3]: camera frame -> x right, y up along the mean of those who stand, z away."""
     found = [_standing_up(np.asarray(joints, np.float64), skeleton) for joints in people_cam_m]
     ups = [up for up in found if up is not None] or [np.array([0.0, -1.0, 0.0])]
@@ -494,10 +498,15 @@ class _Scene:
                 cv2.circle(picture, _subpixel(end_point), round(width * 10), colour, -1, cv2.LINE_AA, 4)
 
     def draw_numbers(self, picture: np.ndarray, people: Sequence[np.ndarray]) -> None:
+        """Above the heads; one that would lie over another stands above it."""
+        taken: list[np.ndarray] = []
         for number, joints in enumerate(people, start=1):
             if np.isfinite(joints).all(axis=-1).any():
-                top = joints[np.nanargmax(joints[:, 1])]
-                _text(picture, self.project(top) - [0, 14], str(number), 15, INK, "mm")
+                at = self.project(joints[np.nanargmax(joints[:, 1])]) - [0, 14]
+                while any((np.abs(at - other) < (10 * len(str(number)), 15)).all() for other in taken):
+                    at = at - [0, 5]
+                taken.append(at)
+                _text(picture, at, str(number), 15, INK, "mm")
 
     def _width(self, metres: float) -> int:
         return int(np.clip(round(metres * self.scale), 2, 14))

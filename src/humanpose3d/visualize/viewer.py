@@ -1,33 +1,77 @@
 """People in 3D in a browser: one HTML file that opens from the disk and needs no network. Drawn by plotly.
 
-What stands in it: people (left and right in their colours), the camera with its picture, and points of the depth map
-where there is one. Several pictures, or a video's frames, get a slider. A click on a joint tells whose it is, its name
-and where it is, in metres.
+What stands in it: people on a level ground (left and right in their colours), the camera with its picture, and points
+of the depth map where there is one. Several pictures, or a video's frames, get a slider. A click on a joint tells whose
+it is, its name and where it is, in metres. plotly and the figure are packed, and unpacked by the browser itself.
 """
 
 from __future__ import annotations
 
+import base64
+import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from humanpose3d.camera import Camera, pixel_to_ray
 from humanpose3d.skeletons import Skeleton
-from humanpose3d.visualize.panels import SIDE_COLOURS
+from humanpose3d.visualize.panels import FOOT_M, SIDE_COLOURS, levelling
 
-MOST_SCENES = 200  # in one file
-MOST_PICTURES = 40  # of them with picture and depth; the others show people alone
-PICTURE_PX, POINTS = 112, 5000
-PLANE_SHARE = 0.35  # of the nearest person's distance: where the picture stands
-CLICKED = """
-var plot = document.getElementById('{plot_id}');
-plot.on('plotly_click', function (event) {
-  var point = event.points.find(function (each) { return each.customdata; });
-  if (point) { Plotly.relayout(plot, {'annotations[0].text': point.customdata}); }
-});
+MOST_SCENES = 300  # in one file
+PICTURE_PX = 96  # longer side of a picture
+POINTS, POINTS_IN_ALL = 5000, 120_000  # of the depth maps: of one, and of all in a file
+COLOURS = 256  # of all pictures and points together
+PLANE_SHARE = 0.25  # of the nearest person's distance: where the picture stands
+SLIDER_PX = 110  # of the page's height
+FRAME_MS = 100  # of a frame while it plays
+NOBODY = "no person found"
+HOVER = "%{text}<br>%{x:.2f} m right, %{y:.2f} m away, %{z:.2f} m up<extra></extra>"
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>TITLE</title>
+<style>
+html, body { margin: 0; height: 100%; overflow: hidden; font: 16px "Open Sans", verdana, arial, sans-serif; }
+#plot { width: 100%; height: 100%; }
+#told { position: absolute; left: 14px; top: 46px; padding: 2px 6px; color: #2a3f5f; background: #ffffffd0; }
+</style></head>
+<body><div id="plot"></div><div id="told">HINT</div>
+<script type="text/plain" id="library">LIBRARY</script>
+<script type="text/plain" id="first">FIRST</script>
+<script type="text/plain" id="rest">REST</script>
+<script>
+async function unpacked(id) {
+  const packed = await fetch("data:application/gzip;base64," + document.getElementById(id).textContent);
+  return new Response(packed.body.pipeThrough(new DecompressionStream("gzip"))).text();
+}
+// Plotly's, without a reason, of a film that is stopped: nothing is wrong.
+window.addEventListener("unhandledrejection", event => event.reason || event.preventDefault());
+async function show() {
+  const library = document.createElement("script");
+  library.textContent = await unpacked("library");
+  document.head.append(library);
+  const first = JSON.parse(await unpacked("first"));
+  const plot = await Plotly.newPlot("plot", first.data, first.layout, {responsive: true, displaylogo: false});
+  plot.on("plotly_click", event => {
+    const point = event.points.find(each => each.data.text && each.data.text[each.pointNumber]);
+    if (!point) return;
+    const place = [point.x, point.y, point.z].map(metres => metres.toFixed(2));
+    const told = `${point.data.text[point.pointNumber]}: ${place[0]} m right, ${place[1]} m away, ${place[2]} m up`;
+    document.getElementById("told").textContent = told;  // no annotation: each makes plotly draw, and click, again
+  });
+  document.body.dataset.shownMs = performance.now();
+  const rest = JSON.parse(await unpacked("rest"));
+  if (rest.frames.length > 1) {
+    await Plotly.addFrames(plot, rest.frames);
+    await Plotly.relayout(plot, rest.layout);
+  }
+  document.body.dataset.isWhole = "yes";
+}
+show();
+</script></body></html>
 """
 
 
@@ -39,9 +83,11 @@ class Scene:
     people_cam_m: Sequence[np.ndarray]  # float32 [J 3] each
     camera: Camera
     size_wh: tuple[int, int]
-    picture: np.ndarray | None = None  # uint8 [h w 3], small
+    picture: np.ndarray  # uint8 [h w 3], small
     points: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.float32))  # camera frame, metres
     colours: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.uint8))
+    numbers: Sequence[str] = ()  # of the people; else their places in the list, from 1
+    shot: str = ""  # scenes of one shot are levelled alike: the frames of a video
 
 
 def make_scene(
@@ -51,16 +97,15 @@ def make_scene(
     image: np.ndarray,
     depth_m: np.ndarray | None,
     *,
-    with_picture: bool = True,
+    numbers: Sequence[str] = (),
+    shot: str = "",
 ) -> Scene:
     """A scene that keeps little of its picture. image: uint8 [H W 3]; depth_m: [h w] metres, 0 unknown, or None."""
     height, width = image.shape[:2]
-    scene = Scene(name, people_cam_m, camera, (width, height))
-    if not with_picture:
-        return scene
     scale = PICTURE_PX / max(height, width)
     size = max(round(width * scale), 2), max(round(height * scale), 2)
-    scene.picture = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    picture = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    scene = Scene(name, people_cam_m, camera, (width, height), picture, numbers=numbers, shot=shot or name)
     if depth_m is not None and (depth_m > 0).any():
         scene.points, scene.colours = _cloud(camera, image, depth_m)
     return scene
@@ -80,146 +125,252 @@ def _cloud(camera: Camera, image: np.ndarray, depth_m: np.ndarray) -> tuple[np.n
 
 def viewer_html(scenes: Sequence[Scene], skeleton: Skeleton, title: str = "humanpose3d") -> str:
     """The whole file. ValueError without a scene."""
-    import plotly.graph_objects as go
+    from plotly.offline import get_plotlyjs
 
     if not scenes:
         raise ValueError("a viewer needs at least one picture")
-    frames = [go.Frame(data=_traces(scene, skeleton), name=str(number)) for number, scene in enumerate(scenes)]
-    low, high = _extent(scenes)
-    figure = go.Figure(data=frames[0].data, frames=frames if len(frames) > 1 else None)
+    hint = "click a joint for its name and place" if any(len(each.people_cam_m) for each in scenes) else NOBODY
+    page = PAGE.replace("TITLE", escape(title)).replace("HINT", hint).replace("LIBRARY", _packed(get_plotlyjs()))
+    traces = _Drawing(scenes, skeleton).traces()
+    first = {"data": traces[0], "layout": _layout(scenes, traces, title)}
+    rest = {"frames": _frames(traces), "layout": {"sliders": [_slider(scenes)], "updatemenus": [_buttons()]}}
+    return page.replace("FIRST", _packed(_json(first))).replace("REST", _packed(_json(rest)))
+
+
+def _json(values: Any) -> str:
+    from plotly.io.json import to_json_plotly
+
+    return to_json_plotly(_plain(values))
+
+
+def _packed(text: str) -> str:
+    return base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode()
+
+
+def _plain(values: Any) -> Any:
+    """Arrays -> plotly's form of them: their bytes, in base 64."""
+    if isinstance(values, dict):
+        return {name: _plain(value) for name, value in values.items()}
+    if isinstance(values, list):
+        return [_plain(value) for value in values]
+    if isinstance(values, np.ndarray):
+        kind = values.dtype.kind + str(values.dtype.itemsize)
+        return {"dtype": kind, "bdata": base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()}
+    return values
+
+
+def _frames(traces: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """What changes from scene to scene, as plotly's frames."""
+    same = [_same_in_all([of_scene[number] for of_scene in traces]) for number in range(len(traces[0]))]
+    return [
+        {
+            "name": str(number),
+            "traces": list(range(len(of_scene))),
+            "data": [
+                {name: value for name, value in trace.items() if name not in of_all}
+                for trace, of_all in zip(of_scene, same, strict=True)
+            ],
+        }
+        for number, of_scene in enumerate(traces)
+    ]
+
+
+def _layout(scenes: Sequence[Scene], traces: Sequence[Sequence[dict[str, Any]]], title: str) -> dict[str, Any]:
+    low, high = _extent(traces)
+    spread = (high - low) / np.linalg.norm(high - low)
     axes = {
-        axis: {"title": f"{what}, m", "range": [float(low[i]), float(high[i])], "backgroundcolor": "white"}
+        axis: {
+            "title": {"text": f"{what} (m)"}, "range": [float(low[i]), float(high[i])], "showbackground": what == "up",
+            "backgroundcolor": "#f1f3f6", "gridcolor": "#cdd2d7", "showspikes": False, "zeroline": False, "nticks": 8,
+        }
         for i, (axis, what) in enumerate((("xaxis", "right"), ("yaxis", "away"), ("zaxis", "up")))
-    }
-    spread = (high - low) / (high - low).max()
-    figure.update_layout(
-        title={"text": title if len(scenes) > 1 else f"{title}: {scenes[0].name}"},
-        template="plotly_white",
-        showlegend=True,
-        margin={"l": 0, "r": 0, "t": 40, "b": 0},
-        scene={
+    }  # fmt: skip
+    return {
+        "title": {"text": title if len(scenes) > 1 else f"{title}: {scenes[0].name}", "x": 0.01, "xanchor": "left"},
+        "font": {"size": 14},
+        "showlegend": True,
+        "legend": {"x": 0.99, "xanchor": "right", "y": 0.99, "bgcolor": "rgba(255,255,255,0.7)"},
+        "margin": {"l": 0, "r": 0, "t": 45, "b": SLIDER_PX if len(scenes) > 1 else 0},
+        "scene": {
             **axes,
             "aspectmode": "manual",
-            "aspectratio": dict(zip("xyz", (2.0 * spread).tolist(), strict=True)),
-            "camera": {"eye": {"x": 0.55, "y": -1.5, "z": 0.55}},
+            "aspectratio": dict(zip("xyz", (2.15 * spread).tolist(), strict=True)),
+            "camera": {"eye": {"x": 1.1, "y": -1.55, "z": 0.8}, "center": {"x": 0.0, "y": -0.05, "z": -0.2}},
         },
-        annotations=[{
-            "text": "click a joint", "x": 0.01, "y": 0.99, "xref": "paper", "yref": "paper", "showarrow": False,
-            "align": "left", "font": {"size": 15}, "bgcolor": "rgba(255,255,255,0.8)",
-        }],
-    )  # fmt: skip
-    if len(scenes) > 1:
-        figure.update_layout(sliders=[_slider(scenes)], updatemenus=[_buttons()])
-    return figure.to_html(
-        include_plotlyjs=True, full_html=True, post_script=CLICKED, auto_play=False, default_height="97vh"
-    )
+    }
 
 
-def _extent(scenes: Sequence[Scene]) -> tuple[np.ndarray, np.ndarray]:
-    """(lowest, highest) corner of everybody and the camera, with room around."""
-    people = [joints for scene in scenes for joints in scene.people_cam_m]
-    points = [np.zeros((1, 3)), *(_plotted(joints) for joints in people)]
-    if not people:
-        points += [_plotted(scene.points) for scene in scenes if len(scene.points)] or [np.array([[0.0, 4.0, 0.0]])]
-    every = np.concatenate(points)
-    low, high = np.nanmin(every, axis=0), np.nanmax(every, axis=0)
-    room = np.maximum(0.1 * (high - low), 0.5)
-    return low - room, high + room
+def _same_in_all(traces: Sequence[dict[str, Any]]) -> set[str]:
+    """The attributes of a trace that are the same in every scene: its frames need not repeat them."""
+    return {name for name, first in traces[0].items() if all(_is_same(trace[name], first) for trace in traces[1:])}
 
 
-def _plotted(points_cam_m: np.ndarray) -> np.ndarray:
-    """Camera frame (right, down, away) -> right, away, up."""
-    points = np.asarray(points_cam_m, np.float64).reshape(-1, 3)
-    return np.stack([points[:, 0], points[:, 2], -points[:, 1]], axis=-1)
+def _is_same(value: Any, first: Any) -> bool:
+    if isinstance(first, np.ndarray):
+        return value.shape == first.shape and np.array_equal(value, first, equal_nan=value.dtype.kind == "f")
+    if isinstance(first, dict):
+        return all(_is_same(value[name], each) for name, each in first.items())
+    return value == first
 
 
-def _traces(scene: Scene, skeleton: Skeleton) -> list[Any]:
-    """The same kinds in the same order for every scene: a slider puts one scene's in the place of another's."""
-    import plotly.graph_objects as go
-
-    people = [_plotted(joints) for joints in scene.people_cam_m]
-    traces = [_bones(people, skeleton, side) for side in ("left", "right", "centre")]
-    told = [
-        f"person {number}: {name}<br>{x:.2f} m right, {y:.2f} m away, {z:.2f} m up of the camera"
-        for number, joints in enumerate(people, start=1)
-        for name, (x, y, z) in zip(skeleton.joints, joints, strict=True)
-    ]
-    joints = np.concatenate(people) if people else np.full((1, 3), np.nan)
-    traces.append(go.Scatter3d(
-        x=joints[:, 0], y=joints[:, 1], z=joints[:, 2], mode="markers", name="joints", customdata=told or [""],
-        hovertemplate="%{customdata}<extra></extra>", marker={"size": 3, "color": "#222222"},
-    ))  # fmt: skip
-    plane_m = PLANE_SHARE * min((float(np.nanmin(joints[:, 1])) for joints in people), default=3.0)
-    corners = _plane(scene, max(plane_m, 0.1), np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float64))
-    lines = [point for corner in corners for point in (np.zeros(3), corner, np.full(3, np.nan))]
-    outline = np.array([*lines, *corners, corners[0]])
-    traces.append(go.Scatter3d(
-        x=outline[:, 0], y=outline[:, 1], z=outline[:, 2], mode="lines", name="camera", hoverinfo="skip",
-        line={"color": "#777777", "width": 2},
-    ))  # fmt: skip
-    traces += [_picture(scene, max(plane_m, 0.1)), _points(scene)]
-    return traces
+def _extent(traces: Sequence[Sequence[dict[str, Any]]]) -> tuple[np.ndarray, np.ndarray]:
+    """(lowest, highest) corner of everybody and the camera, with room around; the ground is the lowest joint's."""
+    people = [trace for of_scene in traces for trace in of_scene if trace["name"] in SIDE_COLOURS]
+    every = np.concatenate([np.stack([trace[axis] for axis in "xyz"], axis=-1) for trace in people])
+    every = every[np.isfinite(every).all(axis=-1)]
+    if not len(every):
+        every = np.array([[-1.0, 4.0, -1.5], [1.0, 5.0, 0.5]])
+    ground = every[:, 2].min() - FOOT_M
+    camera = np.array([[-0.3, -0.3, max(ground, -2.0)], [0.3, 0.0, 0.3]])
+    every = np.concatenate([every, camera])
+    low, high = every.min(axis=0) - 0.4, every.max(axis=0) + 0.4
+    low[2] = min(ground, camera[0, 2])
+    return low, high
 
 
-def _bones(people: Sequence[np.ndarray], skeleton: Skeleton, side: str) -> Any:
-    import plotly.graph_objects as go
+class _Drawing:
+    """Scenes -> plotly's traces as plain values, the same kinds in the same order for every scene."""
 
-    lines = [np.full((1, 3), np.nan)]
-    for joints in people:
-        for parent, child in skeleton.bones:
-            if skeleton.sides[child] == side:
-                lines.append(np.array([joints[parent], joints[child], np.full(3, np.nan)]))
-    x, y, z = np.concatenate(lines).T
-    red, green, blue = SIDE_COLOURS.get(side, (70, 70, 70))
-    return go.Scatter3d(
-        x=x, y=y, z=z, mode="lines", name=side, hoverinfo="skip",
-        line={"color": f"rgb({red},{green},{blue})", "width": 8},
-    )  # fmt: skip
+    def __init__(self, scenes: Sequence[Scene], skeleton: Skeleton) -> None:
+        self.scenes, self.skeleton = scenes, skeleton
+        self.people = max(len(scene.people_cam_m) for scene in scenes)
+        self.chains = {side: _chains(skeleton, side) for side in ("left", "right", "centre")}
+        shots: dict[str, list[np.ndarray]] = {}
+        for scene in scenes:
+            shots.setdefault(scene.shot, []).extend(scene.people_cam_m)
+        self.level = {shot: levelling(people, skeleton) for shot, people in shots.items()}
+        self.plane_m = {
+            shot: PLANE_SHARE * float(np.clip(min((np.nanmin(joints[:, 2]) for joints in people), default=4.0), 1, 12))
+            for shot, people in shots.items()
+        }
+        self.palette = _palette([scene.picture for scene in scenes] + [scene.colours[None] for scene in scenes])
+        self.points = min(POINTS, POINTS_IN_ALL // len(scenes))
+
+    def traces(self) -> list[list[dict[str, Any]]]:
+        return [
+            [*(self._limbs(scene, side) for side in self.chains), self._numbers(scene), self._camera(scene),
+             self._picture(scene), self._points(scene)]
+            for scene in self.scenes
+        ]  # fmt: skip
+
+    def _plotted(self, scene: Scene, points_cam_m: np.ndarray) -> dict[str, np.ndarray]:
+        """Camera frame [... 3] -> right, away and up of the camera, level with the ground."""
+        right, up, away = (np.asarray(points_cam_m, np.float64).reshape(-1, 3) @ self.level[scene.shot].T).T
+        return {"x": right.astype(np.float32), "y": away.astype(np.float32), "z": up.astype(np.float32)}
+
+    def _everybody(self, scene: Scene) -> np.ndarray:
+        """float [people J 3]; NaN for those who are in other scenes alone."""
+        joints = np.full((max(self.people, 1), len(self.skeleton), 3), np.nan)
+        for number, person in enumerate(scene.people_cam_m):
+            joints[number] = person
+        return joints
+
+    def _named(self, scene: Scene) -> list[str]:
+        names = list(scene.numbers) or [str(number + 1) for number in range(len(scene.people_cam_m))]
+        return names + [""] * (max(self.people, 1) - len(names))
+
+    def _limbs(self, scene: Scene, side: str) -> dict[str, Any]:
+        chain = self.chains[side]
+        gap = np.array([joint < 0 for joint in chain])
+        joints = np.where(gap[:, None], np.nan, self._everybody(scene)[:, chain])
+        text = [
+            "" if joint < 0 or not name else f"person {name}, {self.skeleton.joints[joint].replace('_', ' ')}"
+            for name in self._named(scene)
+            for joint in chain
+        ]
+        red, green, blue = SIDE_COLOURS[side]
+        return {
+            "type": "scatter3d", "mode": "lines+markers", "name": side, **self._plotted(scene, joints), "text": text,
+            "hovertemplate": HOVER, "line": {"color": f"rgb({red},{green},{blue})", "width": 8},
+            "marker": {"size": 2.5, "color": "#222222"}, "connectgaps": False,
+        }  # fmt: skip
+
+    def _numbers(self, scene: Scene) -> dict[str, Any]:
+        """Above the heads, where there are several."""
+        joints = self._everybody(scene)
+        top = np.array([
+            person[np.nanargmin(person[:, 1])] - [0.0, 0.2, 0.0] if np.isfinite(person).any() else person[0]
+            for person in joints
+        ])  # fmt: skip
+        return {
+            "type": "scatter3d", "mode": "text", "name": "numbers", **self._plotted(scene, top),
+            "text": self._named(scene) if self.people > 1 else [""] * len(top), "hoverinfo": "skip",
+            "textfont": {"size": 16, "color": "#282828"}, "showlegend": self.people > 1,
+        }  # fmt: skip
+
+    def _plane(self, scene: Scene, shares: np.ndarray) -> np.ndarray:
+        """Shares [N 2] of the picture's width and height, 0 to 1 -> [N 3] on the plane before the camera."""
+        rays = pixel_to_ray(shares * np.array(scene.size_wh) - 0.5, scene.camera)
+        return self.plane_m[scene.shot] * np.concatenate([rays, np.ones((len(rays), 1))], axis=-1)
+
+    def _camera(self, scene: Scene) -> dict[str, Any]:
+        corners = self._plane(scene, np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float64))
+        lines = [point for corner in corners for point in (np.zeros(3), corner, np.full(3, np.nan))]
+        return {
+            "type": "scatter3d", "mode": "lines", "name": "camera", "hoverinfo": "skip",
+            **self._plotted(scene, np.array([*lines, *corners, corners[0]])), "line": {"color": "#555555", "width": 3},
+        }  # fmt: skip
+
+    def _picture(self, scene: Scene) -> dict[str, Any]:
+        """A mesh with two triangles of one colour for each pixel: plotly's surfaces have no pictures."""
+        height, width = scene.picture.shape[:2]
+        columns, rows = np.meshgrid(np.linspace(0, 1, width + 1), np.linspace(0, 1, height + 1))
+        number = np.arange((height + 1) * (width + 1), dtype=np.uint16).reshape(height + 1, width + 1)
+        a, b, c, d = (part.ravel() for part in (number[:-1, :-1], number[:-1, 1:], number[1:, 1:], number[1:, :-1]))
+        pair = np.repeat(self._indices(scene.picture).ravel(), 2)
+        return {
+            "type": "mesh3d", "name": "picture", "hoverinfo": "skip", "showlegend": True, "showscale": False,
+            **self._plotted(scene, self._plane(scene, np.stack([columns.ravel(), rows.ravel()], axis=-1))),
+            "i": np.stack([a, a], axis=-1).ravel(), "j": np.stack([b, c], axis=-1).ravel(),
+            "k": np.stack([c, d], axis=-1).ravel(), "intensity": pair, "intensitymode": "cell", **self._scale(),
+            "lighting": {"ambient": 1.0, "diffuse": 0.0, "specular": 0.0, "fresnel": 0.0}, "flatshading": True,
+        }  # fmt: skip
+
+    def _points(self, scene: Scene) -> dict[str, Any]:
+        some = slice(None, None, max(-(-len(scene.points) // self.points), 1))
+        colour = {"color": self._indices(scene.colours[None, some])[0], **self._scale(), "showscale": False}
+        return {
+            "type": "scatter3d", "mode": "markers", "name": "depth", "hoverinfo": "skip",
+            **self._plotted(scene, scene.points[some]), "marker": {"size": 2, **colour},
+            "showlegend": any(len(each.points) for each in self.scenes),
+        }  # fmt: skip
+
+    def _scale(self) -> dict[str, Any]:
+        red, green, blue = np.array(self.palette.getpalette()).reshape(-1, 3)[:COLOURS].T
+        last = max(len(red) - 1, 1)
+        stops = [[n / last, f"rgb({r},{g},{b})"] for n, (r, g, b) in enumerate(zip(red, green, blue, strict=True))]
+        return {"colorscale": stops, "cmin": 0, "cmax": last}
+
+    def _indices(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 [h w 3] -> uint8 [h w], numbers of the palette's colours."""
+        if not pixels.size:
+            return np.zeros(pixels.shape[:2], np.uint8)
+        return np.asarray(Image.fromarray(pixels).quantize(palette=self.palette, dither=Image.Dither.NONE))
 
 
-def _plane(scene: Scene, distance_m: float, shares: np.ndarray) -> np.ndarray:
-    """Shares [N 2] of the picture's width and height, 0 to 1 -> [N 3] on the plane so far before the camera."""
-    pixels = shares * np.array(scene.size_wh) - 0.5
-    rays = pixel_to_ray(pixels, scene.camera)
-    return _plotted(distance_m * np.concatenate([rays, np.ones((len(rays), 1))], axis=-1))
+def _palette(pictures: Sequence[np.ndarray]) -> Image.Image:
+    """One set of colours that suits all."""
+    pixels = np.concatenate([picture.reshape(-1, 3) for picture in pictures])
+    some = pixels[:: max(len(pixels) // 200_000, 1)]
+    return Image.fromarray(np.ascontiguousarray(some[None])).quantize(COLOURS, method=Image.Quantize.MEDIANCUT)
 
 
-def _picture(scene: Scene, distance_m: float) -> Any:
-    """A mesh with a corner for each pixel: plotly's surfaces have no pictures."""
-    import plotly.graph_objects as go
-
-    if scene.picture is None:
-        return go.Mesh3d(x=[], y=[], z=[], i=[], j=[], k=[], name="picture")
-    height, width = scene.picture.shape[:2]
-    columns, rows = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
-    points = _plane(scene, distance_m, np.stack([columns.ravel(), rows.ravel()], axis=-1)).astype(np.float32)
-    number = np.arange(height * width).reshape(height, width)
-    a, b, c, d = (part.ravel() for part in (number[:-1, :-1], number[:-1, 1:], number[1:, 1:], number[1:, :-1]))
-    red, green, blue = scene.picture.reshape(-1, 3).T
-    return go.Mesh3d(
-        x=points[:, 0], y=points[:, 1], z=points[:, 2], i=np.r_[a, a], j=np.r_[b, c], k=np.r_[c, d], name="picture",
-        vertexcolor=[f"#{r:02x}{g:02x}{v:02x}" for r, g, v in zip(red, green, blue, strict=True)], hoverinfo="skip",
-        lighting={"ambient": 1.0, "diffuse": 0.0, "specular": 0.0}, showlegend=True,
-    )  # fmt: skip
-
-
-def _points(scene: Scene) -> Any:
-    import plotly.graph_objects as go
-
-    x, y, z = _plotted(scene.points).astype(np.float32).T
-    return go.Scatter3d(
-        x=x, y=y, z=z, mode="markers", name="depth", hoverinfo="skip",
-        marker={"size": 2, "color": [f"rgb({r},{g},{b})" for r, g, b in scene.colours]},
-    )  # fmt: skip
+def _chains(skeleton: Skeleton, side: str) -> list[int]:
+    """Joints in the order of a pen that draws this side's bones; -1 where it is lifted."""
+    chain: list[int] = []
+    for parent, child in skeleton.bones:
+        if skeleton.sides[child] == side:
+            chain += [child] if chain and chain[-1] == parent else [-1, parent, child]
+    return [*chain, -1]
 
 
 def _slider(scenes: Sequence[Scene]) -> dict[str, Any]:
     now = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
     return {
-        "currentvalue": {"prefix": ""},
+        "currentvalue": {"prefix": "", "xanchor": "center"},
         "pad": {"t": 10, "b": 10},
-        "x": 0.14,
-        "len": 0.82,
+        "x": 0.02,
+        "len": 0.96,
         "steps": [
             {"method": "animate", "label": scene.name, "args": [[str(number)], now]}
             for number, scene in enumerate(scenes)
@@ -228,10 +379,11 @@ def _slider(scenes: Sequence[Scene]) -> dict[str, Any]:
 
 
 def _buttons() -> dict[str, Any]:
-    run = {"frame": {"duration": 100, "redraw": True}, "fromcurrent": True, "transition": {"duration": 0}}
+    run = {"frame": {"duration": FRAME_MS, "redraw": True}, "fromcurrent": True, "transition": {"duration": 0}}
     stop = {"mode": "immediate", "frame": {"duration": 0, "redraw": False}}
     return {
-        "type": "buttons", "direction": "left", "x": 0.01, "y": 0.0, "yanchor": "top", "pad": {"t": 20},
+        "type": "buttons", "direction": "left", "x": 0.01, "xanchor": "left", "y": 0.0, "yanchor": "top",
+        "pad": {"t": 8},
         "showactive": False,
         "buttons": [
             {"label": "play", "method": "animate", "args": [None, run]},
