@@ -52,8 +52,8 @@ def person(samples: Path, body: Path) -> PoseSample:
     return PoseSample(
         key="real", image=image, image_size_wh=size_wh, joints_cam_m=joints_m,
         joints_px=camera_to_pixel(joints_m, camera).astype(np.float32), joint_score=np.ones(24, np.float32),
-        skeleton="smpl_24", camera=camera, box_px=np.array(BOX_PX, np.float32), smpl_pose_rad=pose_rad, smpl_betas=smpl["betas"][0],
-        smpl_trans_m=trans_m.astype(np.float32), gender="female" if label["meta"]["gender"][0] == "f" else "male",
+        skeleton="smpl_24", camera=camera, box_px=np.array(BOX_PX, np.float32), smpl_pose_rad=pose_rad,
+        smpl_betas=smpl["betas"][0], smpl_trans_m=trans_m.astype(np.float32), gender="female" if label["meta"]["gender"][0] == "f" else "male",
     )  # fmt: skip
 
 
@@ -65,7 +65,9 @@ def test_a_real_person_is_learned_by_heart(samples, tmp_path):
     known = person(samples, tmp_path)
     collate = Human36MCollator("smpl_24", "coco_17", depth=False, keypoints=False, bodies=True)
     # Two crops: batch norm needs more than one picture to be the same in training and afterwards.
-    batch = collate([fit_view(known.with_(box_px=known.box_px + grow), config.input_size) for grow in (0.0, [-40, -40, 40, 40])])
+    batch = collate(
+        [fit_view(known.with_(box_px=known.box_px + grow), config.input_size) for grow in (0.0, [-40, -40, 40, 40])]
+    )
     optimizer = torch.optim.Adam(model.parameters(), RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     for _ in range(STEPS):

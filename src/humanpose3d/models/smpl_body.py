@@ -91,13 +91,19 @@ class SmplBody(nn.Module):
         """float32 [B J 3]. ValueError where the body has no regressor for that set."""
         if skeleton is SMPL_24:
             return surface.joints_m
+        rows = self.regressor(skeleton)
+        with torch.autocast(surface.vertices_m.device.type, enabled=False):
+            return torch.einsum("jv,bvc->bjc", rows, surface.vertices_m)
+
+    def regressor(self, skeleton: Skeleton) -> Tensor:
+        """float32 [J V], vertices -> joints. ValueError where the body has none for that set."""
+        assert skeleton is not SMPL_24, "its joints are those of the tree, not of the surface"
         if skeleton.name not in self.skeletons:
             raise ValueError(
                 f"no regressor from this body to {skeleton.name}, it has {', '.join(self.skeletons)}; put SPIN's "
                 f"{H36M_REGRESSOR} beside the body file"
             )
-        with torch.autocast(surface.vertices_m.device.type, enabled=False):
-            return torch.einsum("jv,bvc->bjc", getattr(self, f"to_{skeleton.name}"), surface.vertices_m)
+        return getattr(self, f"to_{skeleton.name}")
 
 
 class SmplBodies(nn.Module):

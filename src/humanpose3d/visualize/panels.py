@@ -34,6 +34,7 @@ PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_F
 PICTURE_LIMIT_PX = 1600  # longer side of an overlay; larger photographs are drawn on at this size
 FAINTEST = 0.15  # opacity of a keypoint of no confidence: seen, but not believed
 TICK_PX = 22  # between the numbers of a depth scale at least
+CAMERA_UP = np.array([0.0, -1.0, 0.0])  # in its own frame, where nothing tells more
 FOOT_M = 0.06  # an ankle joint stands this far above the ground
 
 
@@ -113,7 +114,7 @@ def draw_pose3d(
     picture = np.full((size_wh[1], size_wh[0], 3), 255, np.uint8)
     level = levelling(truth_cam_m or people_cam_m, skeleton)
     everyone = [np.asarray(joints, np.float64) @ level.T for joints in (*people_cam_m, *truth_cam_m)]
-    scene = _Scene.around(everyone, view, size_wh)
+    scene = Scene.around(everyone, view, size_wh)
     scene.draw_ground(picture)
     if not everyone:
         _text(picture, (size_wh[0] / 2, size_wh[1] * 0.42), "no person found", 24, MUTED, "mm")
@@ -338,10 +339,18 @@ def _round_numbers(low: float, high: float) -> list[float]:
 
 def levelling(people_cam_m: Sequence[np.ndarray], skeleton: Skeleton) -> np.ndarray:
     """[3 3]: camera frame -> x right, y up along the mean of those who stand, z away."""
+    return level_with(upwards(people_cam_m, skeleton))
+
+
+def upwards(people_cam_m: Sequence[np.ndarray], skeleton: Skeleton) -> np.ndarray:
+    """Unit [3], camera frame: which way is up, by the mean of those who stand straight; else the camera's own."""
     found = [_standing_up(np.asarray(joints, np.float64), skeleton) for joints in people_cam_m]
-    ups = [up for up in found if up is not None] or [np.array([0.0, -1.0, 0.0])]
-    up = np.mean(ups, axis=0)
-    up /= np.linalg.norm(up)
+    up = np.mean([up for up in found if up is not None] or [CAMERA_UP], axis=0)
+    return up / np.linalg.norm(up)
+
+
+def level_with(up: np.ndarray) -> np.ndarray:
+    """[3 3]: camera frame -> x right, y up, z away; `up` as of `upwards`."""
     right = np.cross([0.0, 0.0, 1.0], up)  # the camera's x, made level
     right /= np.linalg.norm(right)
     return np.stack([right, up, np.cross(up, right)])
@@ -359,7 +368,7 @@ def _standing_up(joints_cam_m: np.ndarray, skeleton: Skeleton) -> np.ndarray | N
 
 
 @dataclass(frozen=True, eq=False)
-class _Scene:
+class Scene:
     """A level ground grid in metres and the view of it that fits a picture."""
 
     low: np.ndarray  # [3] x, ground, z: the near left corner
@@ -371,13 +380,15 @@ class _Scene:
     shift: np.ndarray  # [2] pixels
 
     @staticmethod
-    def around(everyone: Sequence[np.ndarray], view: View, size_wh: tuple[int, int]) -> _Scene:
-        """Around people ([J 3], y up), or two metres of empty ground."""
+    def around(
+        everyone: Sequence[np.ndarray], view: View, size_wh: tuple[int, int], *, foot_m: float = FOOT_M
+    ) -> Scene:
+        """Around people ([J 3], y up), or two metres of empty ground, which lies `foot_m` under the lowest point."""
         points = np.concatenate([*everyone]) if everyone else np.empty((0, 3))
         points = points[np.isfinite(points).all(axis=-1)]
         if not len(points):
             points = np.array([[-0.6, 0.0, 2.4], [0.6, 1.7, 3.6]])
-        ground = points[:, 1].min() - FOOT_M
+        ground = points[:, 1].min() - foot_m
         margin = 0.35
         extent = max(np.ptp(points[:, 0]), np.ptp(points[:, 2])) + 2 * margin
         step = next((s for s in (0.5, 1.0, 2.0, 5.0, 10.0) if extent / s <= 8), 20.0)
@@ -385,10 +396,10 @@ class _Scene:
         low[[0, 2]] = np.floor(low[[0, 2]] / step) * step
         high[[0, 2]] = np.ceil(high[[0, 2]] / step) * step
         low[1], high[1] = ground, max(points[:, 1].max(), ground + 0.8)
-        scene = _Scene(low, high, step, _turned(view), 4.0 * float(np.linalg.norm(high - low)), 1.0, np.zeros(2))
+        scene = Scene(low, high, step, _turned(view), 4.0 * float(np.linalg.norm(high - low)), 1.0, np.zeros(2))
         return scene._fitted(size_wh, points)
 
-    def _fitted(self, size_wh: tuple[int, int], points: np.ndarray) -> _Scene:
+    def _fitted(self, size_wh: tuple[int, int], points: np.ndarray) -> Scene:
         (x0, ground, z0), (x1, _, z1) = self.low, self.high
         corners = np.array([[x, ground, z] for x in (x0, x1) for z in (z0, z1)])
         seen = self.project(np.concatenate([corners, points]))
@@ -396,7 +407,7 @@ class _Scene:
         room = np.array(size_wh) - (96, 76)  # the ticks stand outside the grid
         scale = float((room / np.maximum(high - low, 1e-6)).min())
         shift = np.array(size_wh) / 2 - scale * (low + high) / 2 - (0, 8)
-        return _Scene(self.low, self.high, self.step, self.rotation, self.distance, scale, shift)
+        return Scene(self.low, self.high, self.step, self.rotation, self.distance, scale, shift)
 
     @property
     def middle(self) -> np.ndarray:
