@@ -53,7 +53,7 @@ def person(samples: Path, body: Path) -> PoseSample:
         key="real", image=image, image_size_wh=size_wh, joints_cam_m=joints_m,
         joints_px=camera_to_pixel(joints_m, camera).astype(np.float32), joint_score=np.ones(24, np.float32),
         skeleton="smpl_24", camera=camera, box_px=np.array(BOX_PX, np.float32), smpl_pose_rad=pose_rad,
-        smpl_betas=smpl["betas"][0], smpl_trans_m=trans_m.astype(np.float32), gender="female" if label["meta"]["gender"][0] == "f" else "male",
+        smpl_betas=smpl["betas"][0], smpl_trans_m=trans_m.astype(np.float32), gender="female",
     )  # fmt: skip
 
 

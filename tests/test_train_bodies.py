@@ -77,6 +77,7 @@ def test_a_run_leaves_a_checkpoint_scores_and_a_submission(made, tmp_path, head)
     measured = train_model(settings(made, tmp_path, evaluate=True, checkpoint=best))
     assert measured.facts["pa_mpjpe_mm"] == pytest.approx(report.facts["best_pa_mpjpe_mm"])
     assert measured.facts["mean_pose_pa_mpjpe_mm"] > 0 and set(measured.facts["by_joint_mm"]) == set(LSP_14.joints)
+    assert len(measured.facts["previews"]) == 4 and all(Path(path).is_file() for path in measured.facts["previews"])
     assert measured.facts["by_action"]["outdoors_directions_00"]["samples"] == 4
 
 

@@ -491,9 +491,12 @@ class InferConfig(Command):
     """Write people.rrd, the same for the rerun viewer (needs humanpose3d[rerun])."""
     smooth: bool = False
     """Steady the people of videos from frame to frame (One-Euro filter)."""
-    export: tuple[Literal["bvh", "onnx"], ...] = ()
+    export: tuple[Literal["bvh", "onnx", "obj", "glb"], ...] = ()
     """bvh: the motion of each person of a video, for Blender and its like (clip.mp4/person_1.bvh). onnx: the lifter as
-    <checkpoint>.onnx, checked against ONNX Runtime (needs humanpose3d[onnx])."""
+    <checkpoint>.onnx, checked against ONNX Runtime (needs humanpose3d[onnx]). obj, glb: each person's mesh, by the
+    checkpoint of a body regressor (photo_person_0.glb; needs humanpose3d[body])."""
+    body_model: Path = Path("data/body_models")
+    """As main.py's --body-model, for the checkpoint of a body regressor (main.py --model-type hps)."""
     overwrite: bool = False
     """Do again what an earlier run with the same settings has finished."""
     frame_step: Count = 1

@@ -34,13 +34,15 @@ from humanpose3d.images import (
 )
 from humanpose3d.models.checkpoint import load_model
 from humanpose3d.models.onnx_export import export_onnx
-from humanpose3d.pipeline import Chosen, JointDefinitions, Lifter, Picture, Pipeline, Result, Seen
+from humanpose3d.pipeline import BODY_MODEL, Bodies, Chosen, JointDefinitions, Lifter, Picture, Pipeline, Result, Seen
 from humanpose3d.reports import Progress, StageReport, progress
 from humanpose3d.skeletons import HAND_21
 from humanpose3d.takes import Videos
 from humanpose3d.tracks import with_tracks
 from humanpose3d.video import split_frame_path
 from humanpose3d.visualize import panels
+from humanpose3d.visualize.mesh import mesh_panel
+from humanpose3d.visualize.mesh_export import write_mesh
 from humanpose3d.visualize.rerun_log import RerunRecording
 from humanpose3d.visualize.viewer import MOST_SCENES, Scene, make_scene, viewer_html
 from humanpose3d.webcam import film_webcam, webcam_number
@@ -69,7 +71,8 @@ def infer(
     viewer: bool = False,
     rerun: bool = False,
     smooth: bool = False,
-    export: Sequence[Literal["bvh", "onnx"]] = (),
+    export: Sequence[Literal["bvh", "onnx", "obj", "glb"]] = (),
+    body_model: Path = Path(BODY_MODEL),
     overwrite: bool = False,
     frame_step: int = 1,
     webcam_seconds: float = 10.0,
@@ -92,7 +95,8 @@ def infer(
     this run found, to turn and zoom in a browser; rerun: people.rrd, the same for the rerun viewer. smooth: people of
     videos, by the One-Euro filter.
     export: "bvh" for the motion of each person of a video, clip.mp4/person_1.bvh; "onnx" for the lifter
-    as <checkpoint>.onnx. predictions.npz gathers everything.
+    as <checkpoint>.onnx; "obj" and "glb" for the mesh of each person, by a body regressor (whose SMPL files are
+    body_model's): <stem>_person_0.glb. predictions.npz gathers everything.
     The .npy holds float32 [people 17 3] metres, camera frame, best detection first; with `legacy_npy` [17 3]
     millimetres of the first person, root at the origin, NaN where nobody was found.
     """
@@ -102,8 +106,15 @@ def infer(
         checkpoint_path, yolo_model=yolo_model_path, depth_model=None if no_depth else depth_model_path,
         keypoints=keypoints, hands=hands, model_type=model_type, joint_definitions=joint_definitions,
         focal_px=focal_px, fov_deg=fov_deg, person=person, max_people=max_people, min_score=min_score, device=device,
+        body_model=body_model,
     )  # fmt: skip
     lifter = pipeline.lifter
+    meshes = [kind for kind in ("obj", "glb") if kind in export]
+    if meshes and lifter.body is None:
+        raise ValueError(
+            f"--export {meshes[0]} writes bodies, and {checkpoint_path} gives joints; take a checkpoint of "
+            "main.py --model-type hps"
+        )
     recording = RerunRecording(target / RERUN, lifter.skeleton) if rerun else nullcontext()
     input = [_filmed(each, target, webcam_seconds) for each in input]
     source, names = _list_images(input_folder, input, target, frame_step)
@@ -131,6 +142,7 @@ def infer(
             make_folder(target / result.name.parent)
             if visualize:
                 _write_pictures(target, result, lifter)
+            _write_meshes(target, result, lifter, meshes)
             _write_result(target, result, lifter, legacy_npy, request)
 
         with (
@@ -366,13 +378,16 @@ def _to_json(result: Result, lifter: Lifter) -> dict[str, Any]:
                 "root_cam_m": np.ascontiguousarray(root),
                 "joints_cam_m": np.ascontiguousarray(joints),
                 "joints_px": camera_to_pixel(joints, result.camera).astype(np.float32),
+                **_smpl(result.bodies, number),
             }
-            for person, track, joints, root in zip(
-                cues.people,
-                result.tracks or [None] * len(cues.people),
-                result.joints_cam_m,
-                result.root_cam_m,
-                strict=True,
+            for number, (person, track, joints, root) in enumerate(
+                zip(
+                    cues.people,
+                    result.tracks or [None] * len(cues.people),
+                    result.joints_cam_m,
+                    result.root_cam_m,
+                    strict=True,
+                )
             )
         ],
         "hands": [
@@ -391,8 +406,16 @@ def _to_json(result: Result, lifter: Lifter) -> dict[str, Any]:
     }
 
 
+def _smpl(bodies: Bodies | None, person: int) -> dict[str, Any]:
+    """A body's numbers; its mesh is their surface."""
+    if bodies is None:
+        return {}
+    names = ("pose_rad", "betas", "trans_m")
+    return {"smpl": {name: np.ascontiguousarray(getattr(bodies, name)[person]) for name in names}}
+
+
 def _write_pictures(target: Path, result: Result, lifter: Lifter) -> None:
-    """<stem>_original.jpg, _2d_overlay.jpg, _depth.png, _3d_pose.png, _combined_viz.png."""
+    """<stem>_original.jpg, _2d_overlay.jpg, _depth.png, _3d_pose.png, _combined_viz.png; of bodies _mesh.png."""
     people = result.cues.people
     keypoints = [person.keypoints_px for person in people]
     scores = [person.keypoint_score for person in people]
@@ -422,9 +445,24 @@ def _write_pictures(target: Path, result: Result, lifter: Lifter) -> None:
         "3d_pose.png": panels.draw_pose3d(joints, (800, 800), lifter.skeleton),
         "combined_viz.png": combined,
     }
+    if result.bodies is not None and lifter.body is not None:
+        pictures["mesh.png"] = mesh_panel(
+            result.image, result.bodies.vertices_cam_m, lifter.body.faces.cpu().numpy(), result.camera,
+            title=result.name.name, up=panels.upwards(joints, lifter.skeleton),
+        )  # fmt: skip
     for ending, picture in pictures.items():
         path = target / result.name.parent / f"{result.name.stem}_{ending}"
         write_whole(path, panels.encode_png(picture) if path.suffix == ".png" else _encode_jpeg(picture))
+
+
+def _write_meshes(target: Path, result: Result, lifter: Lifter, kinds: Sequence[str]) -> None:
+    """<stem>_person_0.obj, ..."""
+    if result.bodies is None or lifter.body is None:
+        return
+    for number, vertices_m in enumerate(result.bodies.vertices_cam_m):
+        for kind in kinds:
+            path = target / result.name.parent / f"{result.name.stem}_person_{number}.{kind}"
+            write_mesh(path, vertices_m, lifter.body.faces.cpu().numpy())
 
 
 def _scaled(points: Sequence[np.ndarray], image: np.ndarray, picture: np.ndarray) -> list[np.ndarray]:

@@ -9,7 +9,7 @@ What infer.py does for a folder, for one picture; folders and files are `inferen
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -25,13 +25,18 @@ from humanpose3d.estimators.hourglass import HourglassJoints, hand_views
 from humanpose3d.estimators.weights import pick_device, sha256_of
 from humanpose3d.images import exif_focal_px, read_image
 from humanpose3d.joint_definitions import like_human36m
+from humanpose3d.model_config import BodyConfig
 from humanpose3d.models.checkpoint import LoadedModel, find_packaged, load_model
+from humanpose3d.models.hps import BodyPrediction
+from humanpose3d.models.smpl_body import SmplBody, load_bodies
+from humanpose3d.rotations import matrix_to_axis_angle
 from humanpose3d.sample import PoseSample, make_key
 from humanpose3d.sidecars import Person, Sidecar
 from humanpose3d.skeletons import COCO_17, HAND_21, get_skeleton
 
 JointDefinitions = Literal["auto", "trained", "human36m"]
 Chosen = Literal["all", "largest", "first"]
+BODY_MODEL = "data/body_models"
 PEOPLE_AT_ONCE = 64  # through the pose model; bounds memory where a photograph holds a crowd
 
 
@@ -57,6 +62,19 @@ class Seen:
 
 
 @dataclass(frozen=True, eq=False)
+class Bodies:
+    """SMPL's people of one image, by a body regressor; the neutral body."""
+
+    pose_rad: np.ndarray  # float32 [people 24 3], axis-angle; the root's orientation in the camera frame
+    betas: np.ndarray  # float32 [people 10]
+    trans_m: np.ndarray  # float32 [people 3], camera frame
+    vertices_cam_m: np.ndarray  # float32 [people V 3]
+
+    def __getitem__(self, some: slice) -> Bodies:
+        return Bodies(self.pose_rad[some], self.betas[some], self.trans_m[some], self.vertices_cam_m[some])
+
+
+@dataclass(frozen=True, eq=False)
 class Result:
     """What is known about one image in the end."""
 
@@ -69,6 +87,7 @@ class Result:
     root_cam_m: np.ndarray  # float32 [people 3]
     hands: Sequence[Hand] = ()
     tracks: Sequence[int | None] = ()  # of a video's frame: each person's number through it
+    bodies: Bodies | None = None  # by a body regressor
 
     def people(self, joints: tuple[str, ...]) -> list[PersonPose]:
         """One by one; `joints`: the names of the model's."""
@@ -126,6 +145,7 @@ class Pipeline:
         person: Chosen = "all",
         max_people: int = 0,
         min_score: float = 0.25,
+        body_model: str | Path = BODY_MODEL,
         device: str = "auto",
     ) -> None:
         """checkpoint: a file of main.py, or the name of one that comes with the package. depth_model: None for none.
@@ -138,7 +158,7 @@ class Pipeline:
         """
         if focal_px is not None and fov_deg is not None:
             raise ValueError("give the focal length or the field of view, not both")
-        self.lifter = Lifter(checkpoint, device, model_type, joint_definitions)
+        self.lifter = Lifter(checkpoint, device, model_type, joint_definitions, body_model)
         self.networks = CueNetworks(yolo_model, depth_model, device, keypoints, min_score)
         self.hands = None if hands is None else HourglassJoints(hands, device)
         if self.hands is not None and self.hands.skeleton is not HAND_21:
@@ -224,10 +244,12 @@ class Lifter:
         device: str = "auto",
         model_type: str | None = None,
         joint_definitions: JointDefinitions = "auto",
+        body_model: str | Path = BODY_MODEL,
     ) -> None:
         """checkpoint: a file, or the name of one that comes with the package (`models.checkpoint.PACKAGED`).
 
-        joint_definitions: where joints lie; "auto" is "human36m" for the package's own, else "trained".
+        joint_definitions: where joints lie; "auto" is "human36m" for the package's own, else "trained". body_model:
+        SMPL's files, for the checkpoint of a body regressor.
         ValueError where the checkpoint is not ours, or holds another kind of model than `model_type`.
         """
         self.device = pick_device(device)
@@ -250,8 +272,13 @@ class Lifter:
             raise ValueError(f"{checkpoint} answers in {config.skeleton}; --joint-definitions human36m needs h36m_17")
         self.joint_definitions = joint_definitions
         self.window = 1 if self.sees_pictures else getattr(config, "window", 1)  # frames of keypoints it looks at
+        self.body = None
+        if isinstance(config, BodyConfig):
+            self.body = load_bodies(body_model).neutral.to(self.device).eval()
         self.collate = (
-            Human36MCollator(config.skeleton, config.keypoint_skeleton, depth=config.use_depth)
+            Human36MCollator(
+                config.skeleton, config.keypoint_skeleton, depth=config.use_depth, keypoints=config.reads_keypoints
+            )
             if self.sees_pictures
             else KeypointDecoder(config.skeleton, config.keypoint_skeleton, depth=config.use_depth, window=self.window)
         )
@@ -270,7 +297,7 @@ class Lifter:
 
     def lift(self, seen: Sequence[Seen]) -> Iterator[Result]:
         """Results in the same order. ValueError: other keypoints than the model's."""
-        for found in (each.cues for each in seen):
+        for found in (each.cues for each in seen if self.loaded.config.reads_keypoints):
             if found.people and found.keypoint_skeleton != self.keypoint_skeleton.name:
                 raise ValueError(
                     f"the model reads keypoints in {self.keypoint_skeleton.name}, and those found are in "
@@ -281,7 +308,7 @@ class Lifter:
             for each in seen
             for sample in _samples(each)
         ]
-        joints_cam_m, root_cam_m = self._predict(views)
+        joints_cam_m, root_cam_m, bodies = self._predict(views)
         if self.joint_definitions == "human36m":
             joints_cam_m = like_human36m(joints_cam_m)
             root_cam_m = joints_cam_m[:, self.skeleton.root_index]
@@ -292,19 +319,40 @@ class Lifter:
             yield Result(
                 each.picture.name, each.picture.image, each.cues, each.camera, each.camera_source,
                 joints_cam_m[mine], root_cam_m[mine], tracks=each.tracks,
+                bodies=None if bodies is None else bodies[mine],
             )  # fmt: skip
 
-    def _predict(self, views: Sequence[PoseSample]) -> tuple[np.ndarray, np.ndarray]:
-        """(float32 [N J 3] joints, float32 [N 3] roots), camera frame."""
+    def _predict(self, views: Sequence[PoseSample]) -> tuple[np.ndarray, np.ndarray, Bodies | None]:
+        """(float32 [N J 3] joints, float32 [N 3] roots, the bodies of a body regressor), camera frame."""
         joints = [np.zeros((0, len(self.skeleton), 3), np.float32)]
         roots = [np.zeros((0, 3), np.float32)]
+        bodies: list[Bodies] = []
         for start in range(0, len(views), PEOPLE_AT_ONCE):
             batch = self.collate(views[start : start + PEOPLE_AT_ONCE]).to(self.device)
             with torch.inference_mode():
                 prediction = self.loaded.model(batch)
-            joints.append(prediction.joints_cam_m.float().cpu().numpy())
+                if self.body is not None:
+                    posed = self._posed(self.body, prediction)
+                    bodies.append(posed[0])
+                    joints.append(posed[1])
+                else:
+                    joints.append(prediction.joints_cam_m.float().cpu().numpy())
             roots.append(prediction.root_cam_m.float().cpu().numpy())
-        return np.concatenate(joints), np.concatenate(roots)
+        return np.concatenate(joints), np.concatenate(roots), _together(bodies) if bodies else None
+
+    def _posed(self, body: SmplBody, prediction: BodyPrediction) -> tuple[Bodies, np.ndarray]:
+        """(the bodies, float32 [N 24 3] their joints), the pelvis where it was answered to be."""
+        surface = body(prediction.rotations, prediction.betas)
+        trans_m = (prediction.root_cam_m - surface.joints_m[:, self.skeleton.root_index])[:, None]
+        pose_rad = matrix_to_axis_angle(prediction.rotations.double().cpu().numpy()).astype(np.float32)
+        vertices_m, joints_m = (
+            part.cpu().numpy() for part in (surface.vertices_m + trans_m, surface.joints_m + trans_m)
+        )
+        return Bodies(pose_rad, prediction.betas.cpu().numpy(), trans_m[:, 0].cpu().numpy(), vertices_m), joints_m
+
+
+def _together(bodies: Sequence[Bodies]) -> Bodies:
+    return Bodies(*(np.concatenate([getattr(each, part.name) for each in bodies]) for part in fields(Bodies)))
 
 
 def _samples(seen: Seen) -> list[PoseSample]:

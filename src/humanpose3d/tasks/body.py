@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from humanpose3d.camera import Camera
 from humanpose3d.config import BodyLossWeights
 from humanpose3d.metrics import MM_PER_M, SCORED_BODY, BodyMetrics, joint_error
 from humanpose3d.model_config import BodyConfig, ModelConfig
@@ -21,6 +22,7 @@ from humanpose3d.models.smpl_body import SmplBodies, Surface, load_bodies, rotat
 from humanpose3d.sample import GENDERS, PoseBatch
 from humanpose3d.skeletons import SMPL_24
 from humanpose3d.tasks.criterion import Criterion, Measurable
+from humanpose3d.visualize.mesh import TRUTH_COLOUR, mesh_panel
 
 HIPS = (SCORED_BODY.index("left_hip"), SCORED_BODY.index("right_hip"))
 NEAREST_M = 0.1  # a joint is never projected from nearer than this
@@ -130,8 +132,27 @@ class BodyTask:
         return {"action": np.array(batch.actions)}
 
     def previews(self, prediction: PosedBodies, batch: PoseBatch, number: int) -> list[np.ndarray]:
-        """uint8 [H W 3] pictures of the first samples."""
-        return []
+        """uint8 [H W 3] pictures of the first samples: the answered body, below it the labelled one, where it stands."""
+        assert batch.image is not None and batch.joints_cam_m is not None
+        shown = (prediction.is_labelled & batch.counted).tolist()
+        true_root_m = batch.joints_cam_m[:, SMPL_24.root_index]
+        faces, found = self.bodies.neutral.faces.cpu().numpy(), []
+        for row in [row for row in range(len(batch)) if shown[row]][:number]:
+            image = batch.image[row].permute(1, 2, 0).cpu().numpy()
+            K = batch.intrinsics[row].double().cpu().numpy()
+            camera = Camera(K, np.eye(3), np.zeros(3), np.zeros(5))
+            answered = (prediction.vertices_rel_m[row] + prediction.root_cam_m[row]).cpu().numpy()
+            labelled = (prediction.true_vertices_rel_m[row] + true_root_m[row]).cpu().numpy()
+            title = f"{batch.subjects[row]} {batch.actions[row]}"
+            found.append(
+                np.concatenate(
+                    [
+                        mesh_panel(image, answered, faces, camera, title=title, note="answered"),
+                        mesh_panel(image, labelled, faces, camera, title=title, note="labelled", colour=TRUTH_COLOUR),
+                    ]
+                )
+            )
+        return found
 
     def check_labels(self, batch: PoseBatch) -> None:
         """ValueError where a batch has no labels, no pictures, or a body without its gender's file."""
