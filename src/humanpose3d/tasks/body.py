@@ -132,7 +132,7 @@ class BodyTask:
         return {"action": np.array(batch.actions)}
 
     def previews(self, prediction: PosedBodies, batch: PoseBatch, number: int) -> list[np.ndarray]:
-        """uint8 [H W 3] pictures of the first samples: the answered body, below it the labelled one, where it stands."""
+        """uint8 [H W 3] pictures of the first samples: the answered body, below it the labelled one."""
         assert batch.image is not None and batch.joints_cam_m is not None
         shown = (prediction.is_labelled & batch.counted).tolist()
         true_root_m = batch.joints_cam_m[:, SMPL_24.root_index]
