@@ -19,6 +19,7 @@ from humanpose3d.models.checkpoint import save_model
 from humanpose3d.models.smpl_body import load_bodies, rotations_from_axis_angle
 from humanpose3d.skeletons import SMPL_24
 from humanpose3d.studio.free_body import write_free_body
+from tests.browser import part
 from tests.test_inference import checkpoint, photos, request_, result_of  # noqa: F401  fixtures
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -54,6 +55,13 @@ def test_every_person_is_a_body_whose_numbers_give_its_joints_and_mesh(body_requ
     assert picture.shape[1] > 2 * picture.shape[0]  # three beside each other
     again = infer(**body_request, visualize=True, export=["obj", "glb"])
     assert again.counts["complete_before"] == 2
+
+
+def test_the_viewer_shows_the_bodies(body_request: dict) -> None:
+    infer(**body_request, viewer=True)
+    drawn = part((body_request["output_folder"] / "viewer.html").read_text(), "first")["data"]
+    [bodies] = [trace for trace in drawn if trace["name"] == "bodies"]
+    assert bodies["type"] == "mesh3d" and len(bodies["x"]["bdata"]) > 1000
 
 
 def test_a_picture_without_people_has_no_mesh_and_is_whole(body_request: dict, blind_pose_model: str) -> None:

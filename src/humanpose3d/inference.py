@@ -167,7 +167,7 @@ def infer(
                 _count(result, report)
                 cameras[result.camera_source] += 1
                 if viewer and len(scenes) < MOST_SCENES:
-                    scenes.append(_scene(result))
+                    scenes.append(_scene(result, lifter))
                 if recorded is not None:
                     recorded.add(*_shown(result), numbers=_numbers(result))
                 waiting.append(writers.submit(write, result))
@@ -244,9 +244,15 @@ def _summary(report: StageReport, target: Path) -> str:
     return f"found {counts['people']} people in {counts['images']} of {report.inputs} images{complete}; {target}"
 
 
-def _scene(result: Result) -> Scene:
+def _scene(result: Result, lifter: Lifter) -> Scene:
     in_video = split_frame_path(result.name)
-    return make_scene(*_shown(result), numbers=_numbers(result), shot=str(in_video[0]) if in_video else "")
+    return make_scene(
+        *_shown(result),
+        numbers=_numbers(result),
+        shot=str(in_video[0]) if in_video else "",
+        bodies_cam_m=None if result.bodies is None else result.bodies.vertices_cam_m,
+        faces=None if lifter.body is None else lifter.body.faces.cpu().numpy(),
+    )
 
 
 def _shown(result: Result) -> tuple[str, list[np.ndarray], Camera, np.ndarray, np.ndarray | None]:

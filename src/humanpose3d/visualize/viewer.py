@@ -1,8 +1,9 @@
 """People in 3D in a browser: one HTML file that opens from the disk and needs no network. Drawn by plotly.
 
-What stands in it: people on a level ground (left and right in their colours), the camera with its picture, and points
-of the depth map where there is one. Several pictures, or a video's frames, get a slider. A click on a joint tells whose
-it is, its name and where it is, in metres. plotly and the figure are packed, and unpacked by the browser itself.
+What stands in it: people on a level ground (left and right in their colours; bodies where there are any), the camera
+with its picture, and points of the depth map where there is one. Several pictures, or a video's frames, get a slider. A
+click on a joint tells whose it is, its name and where it is, in metres. plotly and the figure are packed, and unpacked
+by the browser itself.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from PIL import Image
 
 from humanpose3d.camera import Camera, pixel_to_ray
 from humanpose3d.skeletons import Skeleton
+from humanpose3d.visualize.mesh import MESH_COLOUR
 from humanpose3d.visualize.panels import FOOT_M, SIDE_COLOURS, levelling
 
 MOST_SCENES = 300  # in one file
 PICTURE_PX = 96  # longer side of a picture
 POINTS, POINTS_IN_ALL = 5000, 120_000  # of the depth maps: of one, and of all in a file
+MOST_BODIES = 40  # whose surfaces are shown, of all in a file
 COLOURS = 256  # of all pictures and points together
 PLANE_SHARE = 0.25  # of the nearest person's distance: where the picture stands
 SLIDER_PX = 110  # of the page's height
@@ -88,6 +91,8 @@ class Scene:
     colours: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.uint8))
     numbers: Sequence[str] = ()  # of the people; else their places in the list, from 1
     shot: str = ""  # scenes of one shot are levelled alike: the frames of a video
+    bodies_cam_m: np.ndarray | None = None  # float32 [people V 3], the people's surfaces
+    faces: np.ndarray | None = None  # int [F 3], of each
 
 
 def make_scene(
@@ -99,13 +104,18 @@ def make_scene(
     *,
     numbers: Sequence[str] = (),
     shot: str = "",
+    bodies_cam_m: np.ndarray | None = None,
+    faces: np.ndarray | None = None,
 ) -> Scene:
     """A scene that keeps little of its picture. image: uint8 [H W 3]; depth_m: [h w] metres, 0 unknown, or None."""
     height, width = image.shape[:2]
     scale = PICTURE_PX / max(height, width)
     size = max(round(width * scale), 2), max(round(height * scale), 2)
     picture = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    scene = Scene(name, people_cam_m, camera, (width, height), picture, numbers=numbers, shot=shot or name)
+    scene = Scene(
+        name, people_cam_m, camera, (width, height), picture, numbers=numbers, shot=shot or name,
+        bodies_cam_m=bodies_cam_m, faces=faces,
+    )  # fmt: skip
     if depth_m is not None and (depth_m > 0).any():
         scene.points, scene.colours = _cloud(camera, image, depth_m)
     return scene
@@ -245,11 +255,13 @@ class _Drawing:
         }
         self.palette = _palette([scene.picture for scene in scenes] + [scene.colours[None] for scene in scenes])
         self.points = min(POINTS, POINTS_IN_ALL // len(scenes))
+        bodies = sum(0 if scene.bodies_cam_m is None else len(scene.bodies_cam_m) for scene in scenes)
+        self.has_bodies = 0 < bodies <= MOST_BODIES
 
     def traces(self) -> list[list[dict[str, Any]]]:
         return [
             [*(self._limbs(scene, side) for side in self.chains), self._numbers(scene), self._camera(scene),
-             self._picture(scene), self._points(scene)]
+             self._picture(scene), self._points(scene), *([self._bodies(scene)] if self.has_bodies else [])]
             for scene in self.scenes
         ]  # fmt: skip
 
@@ -324,6 +336,19 @@ class _Drawing:
             "i": np.stack([a, a], axis=-1).ravel(), "j": np.stack([b, c], axis=-1).ravel(),
             "k": np.stack([c, d], axis=-1).ravel(), "intensity": pair, "intensitymode": "cell", **self._scale(),
             "lighting": {"ambient": 1.0, "diffuse": 0.0, "specular": 0.0, "fresnel": 0.0}, "flatshading": True,
+        }  # fmt: skip
+
+    def _bodies(self, scene: Scene) -> dict[str, Any]:
+        """Half transparent, so that joints can be seen in them, and clicked."""
+        bodies = np.zeros((0, 3, 3), np.float32) if scene.bodies_cam_m is None else scene.bodies_cam_m
+        faces = np.zeros((0, 3), np.int64) if scene.faces is None else scene.faces
+        starts = np.arange(len(bodies)) * bodies.shape[1]
+        corners = (faces + starts[:, None, None]).reshape(-1, 3).astype(np.uint32)
+        points = {axis: values.round(3) for axis, values in self._plotted(scene, bodies).items()}
+        return {
+            "type": "mesh3d", "name": "bodies", "hoverinfo": "skip", "showlegend": True, **points,
+            "i": corners[:, 0], "j": corners[:, 1], "k": corners[:, 2], "color": f"rgb{MESH_COLOUR}", "opacity": 0.55,
+            "lighting": {"ambient": 0.5, "diffuse": 0.7, "specular": 0.1},
         }  # fmt: skip
 
     def _points(self, scene: Scene) -> dict[str, Any]:
