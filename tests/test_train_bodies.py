@@ -89,6 +89,7 @@ def test_the_published_protocol_measures_the_test_sequences(made, tmp_path):
     measured = train_model(
         settings(made, tmp_path, evaluate=True, checkpoint=best, protocol="3dpw", chunks_dir=str(root))
     )
+    assert "per-vertex error" in json.dumps(measured.facts, default=str)
     assert "14 joints regressed from the body's mesh" in json.dumps(measured.facts, default=str)
     rows = rows_of(Path(best).parents[1] / "test_pred_joints.csv")
     assert len(rows) == 1 + 2 * 4  # of two sequences

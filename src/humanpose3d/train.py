@@ -32,7 +32,7 @@ from humanpose3d.dataset.keypoint_batches import KeypointDecoder
 from humanpose3d.dataset.mix import DatasetMix, parse_mix
 from humanpose3d.estimators.weights import sha256_of
 from humanpose3d.files import make_folder, scratch_folder, write_report, write_whole
-from humanpose3d.metrics import SCORED_BODY
+from humanpose3d.metrics import SCORED_BODY, BodyMetrics
 from humanpose3d.model_config import HEATMAP_STRIDE, BodyConfig, HourglassConfig, ModelConfig, model_config
 from humanpose3d.models import build_model
 from humanpose3d.models.checkpoint import LoadedModel, describe, find_packaged, load_model
@@ -190,13 +190,16 @@ def _evaluate_by_protocol(
         SCORED_BODY if is_body else get_skeleton(labelled_in),
     )
     loader = _validation_loader(config, _validation_set(config, store, spoken), spoken)
-    task = _task_of(config, loaded)
+    task, of_bodies = _task_of(config, loaded), BodyMetrics().to(device)
     with torch.inference_mode(), progress("evaluate", len(loader.dataset)) as bar:
         for batch in loader:
             task.check_labels(batch)
             batch = batch.to(device)
             prediction: Any = task.predict(loaded.model, batch)
             evaluation.update(batch.keys, task.measurable(prediction, batch), batch.counted)
+            if isinstance(task, BodyTask):
+                scored = torch.tensor([key in evaluation.keys for key in batch.keys], device=device)
+                of_bodies.update(prediction, replace(batch, counted=batch.counted & scored))
             bar.advance(len(batch))
     for name, reason in loader.quarantined.items():
         report.skip(name, reason)
@@ -208,6 +211,10 @@ def _evaluate_by_protocol(
         "skeleton": skeleton,
     }
     if isinstance(task, BodyTask):
+        figures = of_bodies.compute()
+        about["bodies"] = "per-vertex error {:.1f} mm, error of the rotations {:.1f} degrees".format(
+            *(float(figures[name]) for name in ("vertex_error_mm", "pose_error_deg"))
+        )
         about["predicted_joints"] = str(
             write_joints(
                 _report_folder(config) / JOINTS_FILE,

@@ -6,7 +6,7 @@ What the samples of an evaluation are (`Frames`) is read from their metadata fir
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -150,6 +150,11 @@ class ProtocolEvaluation:
         self._head_sizes_px = np.array(frames.head_sizes_px, dtype=np.float64)
         self._rows = {key: row for row, key in enumerate(frames.keys)}
         self._kinds = {question: np.full(len(frames), NOBODY) for question in self._questions()}
+
+    @property
+    def keys(self) -> Collection[str]:
+        """Of the samples that are scored."""
+        return self._rows.keys()
 
     def update(self, keys: Sequence[str], batch: Measurable, counted: Tensor | None = None) -> None:
         """A batch. Samples that the protocol does not test, or that do not count, are passed over."""
