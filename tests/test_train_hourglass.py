@@ -169,3 +169,17 @@ def test_names_of_older_scripts_are_understood():
 
 def test_the_rate_falls_by_steps():
     assert [staircase(step, [2, 4], 0.1) for step in range(5)] == pytest.approx([1.0, 1.0, 0.1, 0.1, 0.01])
+
+
+def test_a_network_trained_on_small_views_goes_on_with_larger_ones(root, tmp_path):
+    small = train_model(settings(root, tmp_path, exp="small", max_steps=1))
+    large = train_model(
+        settings(
+            root, tmp_path, exp="large", max_steps=1, input_size=128, checkpoint=Path(small.facts["best_checkpoint"])
+        )
+    )
+    first, second = (load_model(report.facts["best_checkpoint"]) for report in (small, large))
+    assert (first.config.input_size, second.config.input_size) == (64, 128)
+    assert first.model.state_dict().keys() == second.model.state_dict().keys()
+    with pytest.raises(ValueError, match="72"):
+        train_model(settings(root, tmp_path, input_size=72, checkpoint=Path(small.facts["best_checkpoint"])))

@@ -393,6 +393,8 @@ def _model(start: _Start, store: Store) -> tuple[nn.Module, ModelConfig]:
                 f"{config.checkpoint} is a {found.model_type} of size {found.size}, asked for is a {config.model_type} "
                 f"of size {config.model_size}; give --model-type {found.model_type} --model-size {found.size}"
             )
+        if start.checkpoint is None and isinstance(found, HourglassConfig):
+            return _at_size(start.loaded.model, found, config.input_size)
         return start.loaded.model.train(), found
     if config.model_type == "hps":
         return _body_regressor(config)
@@ -429,6 +431,17 @@ def _model(start: _Start, store: Store) -> tuple[nn.Module, ModelConfig]:
     )
     torch.manual_seed(config.random_seed)
     return build_model(architecture, pretrained=config.pretrained), architecture
+
+
+def _at_size(model: nn.Module, config: HourglassConfig, input_size: int | None) -> tuple[nn.Module, ModelConfig]:
+    """The trained network for views of another size: its convolutions know none."""
+    if input_size in (None, config.input_size):
+        return model.train(), config
+    resized = replace(config, input_size=input_size)
+    check_depths(resized)
+    other = build_model(resized)
+    other.load_state_dict(model.state_dict())
+    return other, resized
 
 
 def _body_regressor(config: TrainConfig) -> tuple[nn.Module, ModelConfig]:

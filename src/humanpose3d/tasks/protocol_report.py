@@ -147,6 +147,7 @@ def text_report(facts: dict[str, Any], protocol: Protocol, scores: ProtocolScore
         ("alignment", about["alignment"]),
         ("2D source", ", ".join(f"{source} ({number})" for source, number in about["keypoints"].items())),
         ("frames", f"{facts['samples']}" + _told(about["left_out"])),
+        ("bodies", facts.get("bodies", "")),
         ("velocity", _velocity(about)),
     ):
         if text:
