@@ -5,7 +5,9 @@
 WEIGHTS: an Ultralytics pose model (yolov8n-pose.pt). FOLDER: photographs, repeated until there are enough of them;
 without it the two that come with ultralytics. No depth network. Each round measures, one after the other: the networks'
 forward passes on inputs that are ready (the detector and the lifter, at infer.py's batch size), `infer`, and `infer`
-with --visualize. The long run is a process of its own, watched from outside.
+with --visualize; both the time that passes and the processor's, which other work on the machine disturbs less: the
+ratio of the latter is what infer takes if nothing of it goes on beside the networks. The long run is a process of its
+own, watched from outside.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +41,13 @@ WARM = 100  # images of a long run before memory and speed are compared
 BLOCK = 100
 PANELS = 30  # drawn for the mean time of one
 INFER = [sys.executable, "-m", "humanpose3d", "infer", "--no-depth", "--device", "cpu"]
+
+
+class Spent(NamedTuple):
+    """By a piece of work."""
+
+    wall_s: float
+    processor_s: float  # of all threads
 
 
 class Moment(NamedTuple):
@@ -78,40 +89,41 @@ class NetworksAlone:
         for hook in hooks:
             hook.remove()
 
-    def seconds(self) -> float:
+    def run(self) -> None:
         with torch.inference_mode():
-            started = time.perf_counter()
             for network, inputs in self.calls:
                 network(*inputs)
-            return time.perf_counter() - started
 
 
-def infer_seconds(folder: Path, out: Path, yolo: str, *, visualize: bool) -> float:
-    """Of `infer`, its loading of weights included."""
+def spent(work: Callable[[], object]) -> Spent:
+    wall, processor = time.perf_counter(), time.process_time()
+    work()
+    return Spent(time.perf_counter() - wall, time.process_time() - processor)
+
+
+def infer_folder(folder: Path, out: Path, yolo: str, *, visualize: bool) -> None:
+    """Its loading of weights included."""
     shutil.rmtree(out, ignore_errors=True)
-    started = time.perf_counter()
     infer(
         input_folder=folder, output_folder=out, yolo_model_path=yolo, no_depth=True, device="cpu", batch_size=BATCH,
         visualize=visualize,
     )  # fmt: skip
-    return time.perf_counter() - started
 
 
-def panel_ms(folder: Path, yolo: str) -> float:
-    """Mean time to draw and encode one 2x2 panel, with a depth map."""
+def panel_ms(folder: Path, yolo: str) -> tuple[float, float]:
+    """(median time, mean processor time) to draw and encode one 2x2 panel, with a depth map."""
     pipeline = Pipeline(yolo_model=yolo, depth_model=None, device="cpu")
-    spent = []
+    each = []
     for name in itertools.islice(itertools.cycle(find_images(folder)), PANELS):
         [result] = pipeline.run([Picture(name, read_image(folder / name))])
         people, depth_m = result.cues.people, np.full((256, 256), 4.0, np.float32)
-        started = time.perf_counter()
-        picture = panels.combined_panel(
-            result.image, [person.keypoints_px for person in people], [person.keypoint_score for person in people],
-            depth_m, list(result.joints_cam_m), boxes_px=[person.box_px for person in people], title=name.name,
+        draw = partial(
+            panels.combined_panel, result.image, [person.keypoints_px for person in people],
+            [person.keypoint_score for person in people], depth_m, list(result.joints_cam_m),
+            boxes_px=[person.box_px for person in people], title=name.name,
         )  # fmt: skip
-        panels.encode_png(picture)
-        spent.append(time.perf_counter() - started)
-    return 1e3 * statistics.mean(spent)
+        each.append(spent(lambda draw=draw: panels.encode_png(draw())))
+    return 1e3 * statistics.median(one.wall_s for one in each), 1e3 * statistics.mean(one.processor_s for one in each)
 
 
 def long_run(folder: Path, out: Path, yolo: str) -> list[Moment]:
@@ -173,31 +185,41 @@ def main() -> int:
         alone = NetworksAlone(folder, args.yolo)
         rounds = [
             (
-                alone.seconds(),
-                infer_seconds(folder, out, args.yolo, visualize=False),
-                infer_seconds(folder, out, args.yolo, visualize=True),
+                spent(alone.run),
+                spent(partial(infer_folder, folder, out, args.yolo, visualize=False)),
+                spent(partial(infer_folder, folder, out, args.yolo, visualize=True)),
             )
             for _ in range(args.rounds)
         ]
-        figures["networks_s"], figures["infer_s"], figures["with_pictures_s"] = map(
-            statistics.median, zip(*rounds, strict=True)
+        print(
+            f"{args.images} images, median of {args.rounds} rounds\n\n| | time | processor time |\n| --- | --- | --- |"
         )
-        figures["ratio"] = statistics.median(whole / own for own, whole, _ in rounds)
-        figures["ratios"] = [whole / own for own, whole, _ in rounds]
-        figures["pictures_ms"] = 1e3 * statistics.median(drawn - whole for _, whole, drawn in rounds) / args.images
-        figures["panel_ms"] = panel_ms(folder, args.yolo)
-        print(f"{args.images} images, median of {args.rounds} rounds\n\n| what | |\n| --- | --- |")
-        print(f"| the networks alone | {figures['networks_s']:.1f} s |\n| infer | {figures['infer_s']:.1f} s |")
-        print(f"| ratio | {figures['ratio']:.2f} ({min(figures['ratios']):.2f} to {max(figures['ratios']):.2f}) |")
-        print(f"| infer --visualize, more for an image (five pictures) | {figures['pictures_ms']:.0f} ms |")
-        print(f"| one panel, drawn and encoded | {figures['panel_ms']:.0f} ms |", flush=True)
+        for kind, name in enumerate(Spent._fields):
+            own, whole, drawn = (np.array([round_[part][kind] for round_ in rounds]) for part in range(3))
+            figures[name] = {
+                "networks_s": float(np.median(own)),
+                "infer_s": float(np.median(whole)),
+                "ratios": (whole / own).tolist(),
+                "ratio": float(np.median(whole / own)),
+                "pictures_ms": float(1e3 * np.median(drawn - whole) / args.images),
+            }
+        figures["wall_s"]["panel_ms"], figures["processor_s"]["panel_ms"] = panel_ms(folder, args.yolo)
+        for what, name, form in (
+            ("the networks alone", "networks_s", "{:.1f} s"),
+            ("infer", "infer_s", "{:.1f} s"),
+            ("ratio", "ratio", "{:.2f}"),
+            ("more with --visualize, for an image (five pictures)", "pictures_ms", "{:.0f} ms"),
+            ("one panel, drawn and encoded", "panel_ms", "{:.0f} ms"),
+        ):
+            cells = [form.format(figures[kind][name]) for kind in Spent._fields]
+            print(f"| {what} | {cells[0]} | {cells[1]} |", flush=True)
         if args.long:
             many = make_folder(photos, Path(work) / "many", args.long)
             figures["long_run"] = told = of_long_run(long_run(many, Path(work) / "out_many", args.yolo))
             memory = f"{told['memory_mb_first']:.0f} MB, highest after {told['memory_mb_highest_after']:.0f} MB"
-            print(f"| memory after {WARM} images | {memory} ({100 * told['memory_growth']:+.1f} %) |")
+            print(f"\nMemory after {WARM} images: {memory} ({100 * told['memory_growth']:+.1f} %)")
             rates = f"{told['images_per_s_first_third']:.2f}, {told['images_per_s_last_third']:.2f}"
-            print(f"| images/s, first and last third of {told['images']:.0f} | {rates} |")
+            print(f"Images/s, first and last third of {told['images']:.0f}: {rates}")
     if args.json:
         args.json.write_text(json.dumps(figures, indent=1))
     return 0

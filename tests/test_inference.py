@@ -467,6 +467,8 @@ def test_files_patterns_and_videos_are_inputs_too(request_: dict, photos: Path, 
     assert infer(**request, input=[str(tmp_path / "films")]).counts["images"] == 5
     both = infer(**{**request, "output_folder": tmp_path / "both"}, input=[str(photos), str(tmp_path / "films/*.mp4")])
     assert both.counts["images"] == 7 and (tmp_path / "both" / "films" / "clip.mp4" / "000000.json").is_file()
+    twice = infer(**{**request, "output_folder": tmp_path / "twice"}, input=[str(photos), str(photos / "a.jpg")])
+    assert twice.counts["images"] == 2, "each is looked at once"
     with pytest.raises(FileNotFoundError, match=r"nothing_\*.jpg is missing; give a folder, an image"):
         infer(**request, input=["nothing_*.jpg"])
     with pytest.raises(ValueError, match="say what to look at"):

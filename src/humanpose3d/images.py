@@ -72,18 +72,23 @@ def find_inputs(inputs: Sequence[str], *, leave_out: Collection[Path] = (), fram
             raise FileNotFoundError(
                 f"{request} is missing; give a folder, an image, a video or a pattern such as 'a/*.jpg'"
             )
-        before = len(found)
+        gives_any = False
         for match in matches:
-            if match.is_dir():
-                names = find_images(match, leave_out=leave_out, frame_step=frame_step)
-                found.update((match / name, None) for name in names)
-            elif is_video(match):
-                found.update((frame_path(match, frame), None) for frame in _frames(match, frame_step))
-            elif len(matches) == 1 or match.suffix.lower() in EXTENSIONS:
-                found[match] = None
-        if len(found) == before:
+            for image in _images_of(match, leave_out, frame_step, is_meant=len(matches) == 1):
+                found[image], gives_any = None, True
+        if not gives_any:
             raise ValueError(f"no images in {request}; it needs image files (jpg, png, ...) or videos")
     return list(found)
+
+
+def _images_of(match: Path, leave_out: Collection[Path], frame_step: int, *, is_meant: bool) -> Iterator[Path]:
+    """is_meant: a file is an image whatever its ending, since somebody named it."""
+    if match.is_dir():
+        yield from (match / name for name in find_images(match, leave_out=leave_out, frame_step=frame_step))
+    elif is_video(match):
+        yield from (frame_path(match, frame) for frame in _frames(match, frame_step))
+    elif is_meant or match.suffix.lower() in EXTENSIONS:
+        yield match
 
 
 def common_folder(paths: Sequence[Path]) -> Path:
