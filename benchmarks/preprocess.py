@@ -1,11 +1,12 @@
 """Preprocessing beside its two networks alone, beside a plain loop, on Ray, killed, and at length.
 
-    python benchmarks/preprocess.py [--quick] [--only networks,ray,kills,memory,listing] [--json FILE] [--rounds 3]
+    python benchmarks/preprocess.py [--quick] [--only networks,ray,kills,memory,listing,depth] [--json FILE]
 
 networks: the stage's wall time, start-up apart, against the same networks on ready tensors in batches of the same size,
 and against one image at a time written by Pillow. ray: two workers of a private Ray cluster against two processes here.
 kills: kill -9 of a worker, again and again. memory: resident size over many frames. listing: a simulated one of
-10^7 frames until its first batch. Networks have random weights, on which their speed does not depend.
+10^7 frames until its first batch. Networks have random weights, on which their speed does not depend. depth: what
+--depth-on crop and --precision cost the studio network on people it has never seen, beside the exact depth.
 """
 
 from __future__ import annotations
@@ -37,13 +38,16 @@ from PIL import Image
 from humanpose3d import images
 from humanpose3d.estimators.cues import CueNetworks
 from humanpose3d.estimators.keypoints import prepare_ultralytics
+from humanpose3d.estimators.speed import Speed
 from humanpose3d.images import read_image
 from humanpose3d.preprocess import Plan, preprocess_folders
 from humanpose3d.reports import StageReport
 from humanpose3d.shards import Shard
 from humanpose3d.sidecars import is_complete
+from humanpose3d.studio.film import TEST_SUBJECTS, film
+from humanpose3d.studio.room import CAMERA_IDS
 
-PARTS = ("networks", "ray", "kills", "memory", "listing")
+PARTS = ("networks", "ray", "kills", "memory", "listing", "depth")
 GOALS = {"tiny": "reported", "middle": "1.08 x; 1.10 x on a GPU", "large": "1.08 x; 1.10 x on a GPU"}
 LISTED = 10_000_000
 
@@ -296,6 +300,36 @@ def measure_listing(frames: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def measure_depth(frames: int) -> list[dict[str, Any]]:
+    """Of the pixels that show the person, and of the focal length, against the studio's own."""
+    takes = [(subject, action, camera) for subject in TEST_SUBJECTS for action in (2, 7, 14) for camera in CAMERA_IDS]
+    filmed = [film(subject, action, 1, camera, 3) for subject, action, camera in takes[:frames]]
+    rows = []
+    for depth_on, precision in (("frame", "32"), ("crop", "32"), ("frame", "bf16"), ("frame", "16")):
+        networks = CueNetworks("studio", "studio", "cpu", depth_on=depth_on, speed=Speed(precision))  # type: ignore[arg-type]
+        errors_mm, focal, unknown = [], [], 0
+        for shot in filmed:
+            [found] = networks.cues([shot.image])
+            assert found.depth_m is not None
+            depth_m = cv2.resize(found.depth_m, shot.person.shape[::-1], interpolation=cv2.INTER_NEAREST)
+            known = shot.person & (depth_m > 0)
+            unknown += int(shot.person.sum() - known.sum())
+            errors_mm.append(np.abs(depth_m - shot.depth_m)[known] * 1000)
+            if found.focal_px is not None:
+                focal.append(abs(found.focal_px / float(shot.camera.K[0, 0]) - 1))
+        rows.append(
+            {
+                "depth_on": depth_on,
+                "precision": precision,
+                "frames": len(filmed),
+                "person_error_mm": float(np.median(np.concatenate(errors_mm))),
+                "focal_error": float(np.median(focal)),
+                "unknown_pixels": unknown,
+            }  # fmt: skip
+        )
+    return rows
+
+
 @contextmanager
 def replaced(module: Any, name: str, by: Any) -> Iterator[None]:
     before = getattr(module, name)
@@ -369,6 +403,15 @@ def main() -> int:
                 f"\nlisting {found['frames']} frames: first batch after {found['first_batch_s']:.3f} s, all after "
                 f"{found['all_s']:.0f} s, {found['added_mb']:.0f} MB more than before (wanted: 5 s, 300 MB)"
             )
+        if "depth" in only:
+            figures["depth"] = measure_depth(4 if args.quick else 24)
+            print("\n| DepthPro sees | bits | person, median error mm | focal length, median error |")
+            print("| --- | --- | --- | --- |")
+            for row in figures["depth"]:
+                print(
+                    f"| {row['depth_on']} | {row['precision']} | {row['person_error_mm']:.0f} "
+                    f"| {100 * row['focal_error']:.1f} % |"
+                )
     if args.json:
         args.json.write_text(json.dumps(figures, indent=2))
     return 0

@@ -17,8 +17,10 @@ import psutil
 import pytest
 from PIL import Image
 
+from humanpose3d.chunks.build import build_chunks
 from humanpose3d.engines import import_ray, open_engine
 from humanpose3d.preprocess import preprocess_folders
+from humanpose3d.studio.mocap import write_mocap
 from tests.ports import free_port, wait_for_port
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'humanpose3d[ray]'")
@@ -124,6 +126,22 @@ def test_what_is_wrong_is_the_same_one_line_from_a_cluster(
         preprocess_folders(**on_ray | {"yolo_model": "/not/there.pt"})
     with pytest.raises(ValueError, match="9 workers, and the Ray cluster has 0 GPUs and 2 CPUs; lower --devices"):
         preprocess_folders(**on_ray, devices=9)
+
+
+def test_a_cluster_makes_the_same_chunks(cluster: tuple[str, list[subprocess.Popen]], tmp_path: Path) -> None:
+    write_mocap(tmp_path / "motion", subjects=["S101", "S901"], frames_per_take=6)
+    settings: dict[str, Any] = {
+        "subjects": ("train", "validation"), "dataset": "mocap", "images_path": None, "processed_path": None,
+        "annotations_path": tmp_path / "motion", "chunk_size": 100, "crop": "person", "image_size": 96, "margin": 0.25,
+        "depth_scale": 0.5, "jpeg_quality": 95, "image_pattern": None, "frame_step": 1, "window": 5,
+        "match_threshold": 0.15, "cues": "auto", "missing_images": "error", "cameras": 2, "camera_seed": None,
+        "bodies": None, "compress": "none", "max_bad": 0.2,
+    }  # fmt: skip
+    build_chunks(output=str(tmp_path / "here"), workers=1, **settings)
+    report = build_chunks(output=str(tmp_path / "there"), workers=2, engine="ray", address=cluster[0], **settings)
+    assert report.exit_code == 0
+    here, there = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("here", "there"))
+    assert len(here) > 4 and {name for name in here if here[name] != there[name]} == {"chunker_report.json"}
 
 
 def test_an_address_where_nothing_is_is_one_clear_line() -> None:

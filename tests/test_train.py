@@ -19,6 +19,7 @@ from humanpose3d.models.checkpoint import load_model
 from humanpose3d.tasks import LiftingTask
 from humanpose3d.tasks.watching import DivergenceWatch
 from humanpose3d.train import find_sets, train_model
+from tests.ports import free_port
 from tests.records import random_samples
 from tests.sets import write_set
 
@@ -511,3 +512,44 @@ def test_the_slurm_script_requeues_itself_and_goes_on(motion, tmp_path):
     )
     assert second.returncode == 0 and f"going on with {tmp_path}/logs/mine" in second.stderr, second.stderr
     assert torch.load(last, weights_only=True)["global_step"] == steps + 3
+
+
+def test_two_nodes_that_are_killed_go_on_to_the_same_end(motion, tmp_path):
+    """examples/torchrun/train.sh twice on 127.0.0.1, as on two machines."""
+    train_model(settings(motion, tmp_path, exp="whole", model_type="lifter", epochs=4, eval_interval=1000))
+    options = [
+        "--chunks-dir", str(motion), "--model-type", "lifter", "--model-size", "tiny", "--batch-size", "4",
+        "--accumulate", "3", "--epochs", "4", "--warmup-steps", "2", "--workers", "0", "--device", "cpu",
+        "--precision", "32", "--checkpoint-interval", "2", "--eval-interval", "1000",
+        "--cache-dir", str(tmp_path / "cache"),
+    ]  # fmt: skip
+    checkpoints = tmp_path / "logs/cut/checkpoints"
+    first = start_nodes(tmp_path / "logs", options)
+    while not (checkpoints / "step_4.pth").exists():
+        assert all(node.poll() is None for node in first)
+        time.sleep(0.005)
+    for node in first:
+        os.killpg(node.pid, signal.SIGKILL)
+        node.wait()
+    assert not (checkpoints / "step_12.pth").exists(), "it ended before it was killed"
+    for node in start_nodes(tmp_path / "logs", options):
+        assert node.wait(120) == 0
+    whole, cut = (curves(tmp_path / "logs" / name) for name in ("whole", "cut"))
+    assert sorted(cut["train/loss"]) == list(range(1, 13))
+    for tag, values in whole.items():
+        assert cut[tag] == pytest.approx(values, rel=1e-5), tag
+
+
+def start_nodes(logs: Path, options: list[str]) -> list[subprocess.Popen]:
+    head = f"127.0.0.1:{free_port()}"
+    return [
+        subprocess.Popen(
+            ["bash", "examples/torchrun/train.sh", "cut", *options],
+            cwd=MAIN.parent,
+            env=os.environ
+            | {"NODE": str(node), "NODES": "2", "HEAD": head, "LOGS": str(logs), "PYTHON": sys.executable},
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        for node in (0, 1)
+    ]

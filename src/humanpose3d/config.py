@@ -152,7 +152,12 @@ class ChunkConfig(Command):
     compress: Compress = "none"
     """gz writes .tar.gz."""
     workers: Annotated[Count, arg(aliases=["--num-workers"])] = _cpu_workers()
-    """Processes that crop and encode."""
+    """Processes that crop and encode; with --engine ray as many workers of the cluster."""
+    engine: Literal["local", "ray"] = "local"
+    """Who crops and encodes: this machine, or the machines of a Ray cluster (pip install 'humanpose3d[ray]'), all of
+    which must see the images and the processed folder. This one writes the chunks."""
+    address: str | None = None
+    """Of a running Ray cluster, as 'ray start --head' prints it. None: what RAY_ADDRESS says, else this machine."""
     max_bad: Share = 0.01
     """Share of frames left out above which the exit code is 1."""
 

@@ -16,8 +16,8 @@ import pytest
 
 from humanpose3d.camera import Camera, camera_to_pixel
 from humanpose3d.chunks import build as build_module
-from humanpose3d.chunks.build import build_chunks
-from humanpose3d.chunks.codec import decode_sample, encode_jpeg
+from humanpose3d.chunks.build import SampleJob, build_chunks
+from humanpose3d.chunks.codec import BadSample, decode_sample, encode_jpeg
 from humanpose3d.chunks.layout import read_index
 from humanpose3d.chunks.matching import match_error
 from humanpose3d.remotes import open_store
@@ -427,6 +427,22 @@ def test_a_worker_that_dies_is_said_so(corpus: Corpus, tmp_path: Path, monkeypat
     monkeypatch.setattr(build_module, "_work", die)
     with pytest.raises(OSError, match="a worker process was killed.*fewer --workers: finished chunks are kept"):
         build(corpus, tmp_path / "out", workers=2)
+
+
+def test_samples_made_in_any_order_come_in_the_frames_order(corpus: Corpus) -> None:
+    made = SampleJob(_a_maker(corpus))(0)
+    tasks = list(build_module._tasks(iter(corpus.frames), 5))
+    results = [made(tasks[2]), made(tasks[0]), *(build_module._deadly(task) for task in ([tasks[1][0]],))]
+    results += [made([each]) for each in reversed(tasks[1][1:])]
+    keys = [(key, isinstance(result, BadSample)) for key, result in build_module._in_order(iter(results))]
+    assert keys == [(frame.key, number == 5) for number, frame in enumerate(corpus.frames)]
+    assert build_module._deadly(tasks[1]) == [[each] for each in tasks[1]]
+
+
+def _a_maker(corpus: Corpus) -> build_module.SampleMaker:
+    return build_module.SampleMaker(
+        corpus.images, corpus.processed, "person", 96, 0.25, 0.5, 95, 0, 0.15, "require", False, "coco_17"
+    )
 
 
 # ------------------------------------------------------------------------------------------ motion without pictures

@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -31,8 +31,9 @@ from humanpose3d.chunks.codec import META, BadSample, decode_meta, decode_sample
 from humanpose3d.chunks.layout import DEFAULT_PREFIX
 from humanpose3d.chunks.maker import SampleMaker, Unmatched
 from humanpose3d.chunks.write import ChunkSetWriter, report_state, restore_report
+from humanpose3d.engines import EngineKind, open_engine
 from humanpose3d.files import scratch_folder
-from humanpose3d.images import image_bytes
+from humanpose3d.images import batches, image_bytes
 from humanpose3d.remotes import open_store
 from humanpose3d.reports import StageReport, progress
 from humanpose3d.sample import LabelledFrame, PoseSample, normalise_subject
@@ -40,6 +41,7 @@ from humanpose3d.sidecars import read_sidecar, sidecar_paths
 from humanpose3d.sources import get_source
 
 REPORT = "chunker_report.json"
+Made = tuple[str, dict[str, bytes] | BadSample]  # key, members
 FRAMES_PER_TASK, WITHOUT_PICTURES = 8, 64  # handed to a worker at once; and frames without pictures, 100 us each
 TASKS_AHEAD = 4  # per worker: what bounds the memory
 LOOKED_OVER_PER_TAKE, LOOKED_OVER_PER_CAMERA = 16, 128  # samples of a subject kept for the light inspection, 2 kB each
@@ -72,6 +74,8 @@ def build_chunks(
     compress: str,
     workers: int,
     max_bad: float,
+    engine: EngineKind = "local",
+    address: str | None = None,
 ) -> StageReport:
     """Fields as in ChunkConfig. The bytes do not depend on `workers`; cut off, it goes on after the last whole chunk.
 
@@ -111,7 +115,8 @@ def build_chunks(
             restore_report(report, writer.state)
         if writer.index is None:
             rest = islice(frames(told=_Silent()), writer.position, None)
-            _write_all(writer, rest, maker, workers, survey, report, light)
+            with _makers(maker, rest, workers, engine, address) as made:
+                _write_all(writer, made, survey, report, light)
         index = writer.finish(why_none=_why_none(report))
     report.counts.update(samples=index.samples, chunks=len(index.chunks))
     report.facts["output"] = store.location
@@ -288,15 +293,8 @@ class _LightInspection:
 
 
 def _write_all(
-    writer: ChunkSetWriter,
-    frames: Iterator[LabelledFrame],
-    maker: SampleMaker,
-    workers: int,
-    survey: _Survey,
-    report: StageReport,
-    light: _LightInspection,
+    writer: ChunkSetWriter, made: Iterator[Made], survey: _Survey, report: StageReport, light: _LightInspection
 ) -> None:
-    made = _in_processes(maker, frames, workers) if workers > 1 else map(partial(_try, maker), frames)
     with progress("chunks", survey.frames) as bar:
         bar.advance(writer.position)
         for position, (key, result) in enumerate(made, start=writer.position):
@@ -332,9 +330,6 @@ def _counted(report: StageReport, meta: Mapping[str, Any]) -> Iterator[None]:
         raise
 
 
-Made = tuple[str, dict[str, bytes] | BadSample]  # key, members
-
-
 def _try(maker: SampleMaker, frame: LabelledFrame) -> Made:
     try:
         return frame.key, maker.make(frame)
@@ -366,10 +361,67 @@ def _work(frames: list[LabelledFrame]) -> list[Made]:
     return [_try(_maker, frame) for frame in frames]
 
 
+@contextmanager
+def _makers(
+    maker: SampleMaker, frames: Iterator[LabelledFrame], workers: int, engine: EngineKind, address: str | None
+) -> Iterator[Iterator[Made]]:
+    """The samples in the frames' order, whoever makes them."""
+    if engine == "ray":
+        with open_engine("ray", address, workers, False) as cluster:
+            yield _in_order(cluster.run(SampleJob(maker), _tasks(frames, _task_size(maker)), _deadly))
+    elif workers > 1:
+        yield _in_processes(maker, frames, workers)
+    else:
+        yield map(partial(_try, maker), frames)
+
+
+Numbered = list[tuple[int, LabelledFrame]]  # frames with their places in the order
+NumberedMade = list[tuple[int, Made]]
+
+
+@dataclass(frozen=True)
+class SampleJob:
+    """What a worker of an engine does: a task's frames, one after the other."""
+
+    maker: SampleMaker
+
+    def __call__(self, worker: int) -> Callable[[Numbered], NumberedMade]:
+        turn = threading.Lock()  # the maker's tracks are for one thread
+
+        def do(task: Numbered) -> NumberedMade:
+            with turn:
+                return [(number, _try(self.maker, frame)) for number, frame in task]
+
+        return do
+
+
+def _tasks(frames: Iterator[LabelledFrame], size: int) -> Iterator[Numbered]:
+    return batches(enumerate(frames), size)
+
+
+def _deadly(task: Numbered) -> list[Numbered] | NumberedMade:
+    """Instead of frames that kill their worker: each alone; one that does is left out."""
+    if len(task) > 1:
+        return [[each] for each in task]
+    [(number, frame)] = task
+    left_out: Made = frame.key, BadSample(frame.key, "killed its worker")
+    return [(number, left_out)]
+
+
+def _in_order(results: Iterator[NumberedMade]) -> Iterator[Made]:
+    waiting: dict[int, Made] = {}
+    number = 0
+    for result in results:
+        waiting.update(result)
+        while number in waiting:
+            yield waiting.pop(number)
+            number += 1
+
+
 def _in_processes(maker: SampleMaker, frames: Iterator[LabelledFrame], workers: int) -> Iterator[Made]:
     """The samples in the frames' order, made by `workers` processes, a bounded number of frames ahead."""
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (maker,))
-    size = WITHOUT_PICTURES if maker.cues == "own" else FRAMES_PER_TASK
+    size = _task_size(maker)
     ahead: deque[Future[list[Made]]] = deque()
     try:
         while True:
@@ -385,3 +437,7 @@ def _in_processes(maker: SampleMaker, frames: Iterator[LabelledFrame], workers: 
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _task_size(maker: SampleMaker) -> int:
+    return WITHOUT_PICTURES if maker.cues == "own" else FRAMES_PER_TASK
