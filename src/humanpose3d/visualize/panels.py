@@ -33,6 +33,7 @@ GAP_PX = 10
 PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP)
 PICTURE_LIMIT_PX = 1600  # longer side of an overlay; larger photographs are drawn on at this size
 FAINTEST = 0.15  # opacity of a keypoint of no confidence: seen, but not believed
+TICK_TEXT_PX = 17  # of numbers at axes: legible at half the size
 TICK_PX = 22  # between the numbers of a depth scale at least
 CAMERA_UP = np.array([0.0, -1.0, 0.0])  # in its own frame, where nothing tells more
 FOOT_M = 0.06  # an ankle joint stands this far above the ground
@@ -317,7 +318,7 @@ def _draw_depth_scale(picture: np.ndarray, near: float, far: float) -> None:
     ground[:] = (ground * 0.3).astype(np.uint8)
     ramp = np.linspace(0, 255, bottom - top).astype(np.uint8)
     picture[top:bottom, right - bar : right] = _colour_map()[ramp][:, None]
-    _text(picture, (right, top - 19), "m", 15, PAPER, "rm")
+    _text(picture, (right, top - 19), "m", TICK_TEXT_PX, PAPER, "rm")
     last = np.inf
     for tick in _round_numbers(near, far):
         y = bottom - (bottom - top) * np.log(tick / near) / np.log(far / near)
@@ -325,7 +326,7 @@ def _draw_depth_scale(picture: np.ndarray, near: float, far: float) -> None:
             continue
         last = y
         cv2.line(picture, (right - bar - 5, round(y)), (right - bar, round(y)), PAPER, 1)
-        _text(picture, (right - bar - 8, y), f"{tick:g}", 15, PAPER, "rm")
+        _text(picture, (right - bar - 8, y), f"{tick:g}", TICK_TEXT_PX, PAPER, "rm")
 
 
 def _round_numbers(low: float, high: float) -> list[float]:
@@ -459,7 +460,7 @@ class Scene:
         for height in heights:
             at = self.project(foot + [0, height, 0])
             cv2.line(picture, _subpixel(at - [4, 0]), _subpixel(at + [4, 0]), FAINT, 1, cv2.LINE_AA, 4)
-            _text(picture, at + [outward * 8, 0], f"{height:g}", 14, MUTED, "rm" if outward < 0 else "lm")
+            _text(picture, at + [outward * 8, 0], f"{height:g}", TICK_TEXT_PX, MUTED, "rm" if outward < 0 else "lm")
 
     def _labels(
         self, picture: np.ndarray, ticks: list[tuple[float, np.ndarray]], name: str, middle: np.ndarray
@@ -472,8 +473,8 @@ class Scene:
         outward *= np.sign(outward @ (places.mean(0) - middle)) or 1.0
         every = max(int(np.ceil(32 * len(ticks) / max(float(np.linalg.norm(span)), 1.0))), 1)
         for (value, _), at in list(zip(ticks, places, strict=True))[::every]:
-            _text_beside(picture, at + outward * 5, f"{value:g}", 14, MUTED, outward)
-        _text_beside(picture, (places[0] + places[-1]) / 2 + outward * 30, f"{name} (m)", 14, INK, outward)
+            _text_beside(picture, at + outward * 5, f"{value:g}", TICK_TEXT_PX, MUTED, outward)
+        _text_beside(picture, (places[0] + places[-1]) / 2 + outward * 38, f"{name} (m)", TICK_TEXT_PX, INK, outward)
 
     def _line(self, picture: np.ndarray, start: Any, end: Any) -> None:
         a, b = self.project(np.array([start, end], np.float64))
@@ -517,7 +518,7 @@ class Scene:
                 while any((np.abs(at - other) < (10 * len(str(number)), 15)).all() for other in taken):
                     at = at - [0, 5]
                 taken.append(at)
-                _text(picture, at, str(number), 15, INK, "mm")
+                _text(picture, at, str(number), TICK_TEXT_PX, INK, "mm")
 
     def _width(self, metres: float) -> int:
         return int(np.clip(round(metres * self.scale), 2, 14))
