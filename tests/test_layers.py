@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "humanpose3d"
 ROWS = [
     {"skeletons", "camera", "rotations", "model_config", "config"},
-    {"sample", "reports", "joint_definitions", "smoothing", "bvh"},
+    {"sample", "reports", "residuals", "joint_definitions", "smoothing", "bvh"},
     {"files", "warp"},
     {"engines", "shards"},
     {"video", "checks"},
@@ -21,7 +21,7 @@ ROWS = [
     {"pipeline"},
     {"tracks"},
     {"takes"},
-    {"preprocess", "train", "inference", "inspect", "installation"},
+    {"preprocess", "train", "inference", "fit_body", "inspect", "installation"},
     {"planning"},
     {"cli"},
     {"__main__"},

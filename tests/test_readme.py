@@ -23,6 +23,7 @@ COMMANDS = {
     "4. dataset_rechunker.py": config.RechunkConfig,
     "5. main.py": config.TrainConfig,
     "6. infer.py": config.InferConfig,
+    "Bodies from joints": config.FitBodyConfig,
 }
 
 

@@ -160,6 +160,15 @@ def strip(args: Sequence[str] | None = None, prog: str | None = None) -> int:
     return run(config.StripConfig, stage, args, prog)
 
 
+def fit_body(args: Sequence[str] | None = None, prog: str | None = None) -> int:
+    def stage(settings: config.FitBodyConfig) -> StageReport:
+        from humanpose3d.fit_body import fit_body
+
+        return fit_body(**_arguments(settings))
+
+    return run(config.FitBodyConfig, stage, args, prog)
+
+
 def doctor_install(args: Sequence[str] | None = None, prog: str | None = None) -> int:
     def stage(settings: config.DoctorInstallConfig) -> StageReport:
         from humanpose3d.installation import examine
@@ -206,6 +215,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str] | None, str | None], int], str
     "train": (train, "chunks -> checkpoints and TensorBoard; --evaluate measures one"),
     "infer": (infer, "images -> 3D poses and pictures"),
     "strip": (strip, "a training's checkpoint -> the network alone, small enough to share"),
+    "fit-body": (fit_body, "chunks -> the same with SMPL's pose and shape, fitted to their joints"),
     "doctor-install": (doctor_install, "what is installed, what is missing, what to do about it"),
     "inspect": (inspect, "what is wrong with chunks, and of which subject and camera"),
     "plan": (plan, "what so many frames will cost: time, bytes and cloud requests of each stage"),

@@ -547,6 +547,40 @@ class StripConfig(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FitBodyConfig(Command):
+    """Chunks -> the same chunks with SMPL's pose, shape and translation, fitted to each sample's joints (SMPLify).
+
+    Example: humanpose3d fit-body h36m/shuffled h36m/bodies --body-model data/body_models
+    """
+
+    input_dir: Annotated[Positional[str], arg(metavar="CHUNKS")]
+    """Folder or remote:path of chunks, or of train/ and test/."""
+    output_dir: Annotated[Positional[str], arg(metavar="OUT")]
+    """Folder or remote:path for the chunks with bodies; images and all else stay as they are, to the byte."""
+    body_model: Path = Path("data/body_models")
+    """Folder with SMPL's neutral body, or its file; `humanpose3d fake smpl data/body_models` makes a free one."""
+    fit_to: Literal["auto", "joints", "keypoints", "both"] = "auto"
+    """joints: the labelled joints, in 3D where they are, else in 2D; keypoints: the detector's, in 2D; both: labels in
+    3D and keypoints; auto: joints where the chunks have any. In 2D with the sample's camera."""
+    one_shape: Switch = False
+    """One shape for each subject, the mean of those of 64 of its samples, instead of one for each sample."""
+    max_residual_mm: Annotated[float, Field(gt=0)] = 50.0
+    """Mean distance of a sample's 3D joints from its body's, above which it gets no SMPL labels."""
+    max_residual_px: Annotated[float, Field(gt=0)] = 15.0
+    """The same for samples without 3D joints: of their 2D points, pixels of the stored image."""
+    replace: Switch = False
+    """Fit also the samples that have SMPL labels of their own (3DPW), and put the fitted ones in their place."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1."""
+    batch_size: Count = 256
+    """Bodies fitted at once."""
+    temp_dir: Path = Path("./dataset_cache/fit_body")
+    """Where remote and .tar.gz chunks are copied to while needed, and new ones wait for their upload."""
+    max_bad: Share = 0.01
+    """Share of samples without SMPL labels in the end above which the exit code is 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DoctorInstallConfig(Command):
     """What is installed here, what is not, and what to do about it. Exit code 1 where something is missing.
 

@@ -30,6 +30,7 @@ from humanpose3d.chunks.codec import (
     glance,
     members_of,
     read_facts,
+    with_fields,
 )
 from humanpose3d.sample import SCHEMA_VERSION, PoseSample
 from tests.records import random_sample
@@ -286,3 +287,17 @@ def test_a_glance_takes_nothing_that_looks_wrong(damage: Any) -> None:
     assert glance(KEY, *lying(members), 6) is None
     with pytest.raises(BadSample):
         check_sample(KEY, members)
+
+
+def test_replaced_fields_are_all_that_changes() -> None:
+    sample = random_sample(np.random.default_rng(0), KEY, window=3)
+    members = encode_sample(sample)
+    pose_rad = np.random.default_rng(1).normal(size=(24, 3)).astype(np.float32)
+    changed = with_fields(KEY, members, smpl_pose_rad=pose_rad, gender="neutral", head_size_px=None)
+    assert {name: changed[name] for name in changed if name != "meta.json"} == {
+        name: members[name] for name in members if name != "meta.json"
+    }
+    found = decode_sample(KEY, changed)
+    np.testing.assert_array_equal(found.smpl_pose_rad, pose_rad)
+    assert_same(found, decode_sample(KEY, members), but=("smpl_pose_rad", "gender"))
+    assert with_fields(KEY, changed, smpl_pose_rad=None, gender=None) == members

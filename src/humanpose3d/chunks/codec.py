@@ -348,6 +348,19 @@ def _encode_meta(sample: PoseSample, members: tuple[str, ...]) -> bytes:
     return orjson.dumps(meta, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
+def with_fields(key: str, members: Mapping[str, bytes], **fields: Any) -> dict[str, bytes]:
+    """The members of the same sample with some of the record's fields in meta.json replaced, by None taken away; all
+    else as it was. BadSample where the metadata cannot be read."""
+    assert fields.keys() <= PoseSample.__dataclass_fields__.keys() - MEMBER_OF_FIELD.keys()
+    meta = decode_meta(key, members)
+    for name, value in fields.items():
+        if value is None:
+            meta.pop(name, None)
+        else:
+            meta[name] = np.ascontiguousarray(value, np.float32) if name in _ARRAYS else value
+    return {**members, META: orjson.dumps(meta, option=orjson.OPT_SERIALIZE_NUMPY)}
+
+
 def _record(key: str, meta: dict[str, Any]) -> PoseSample:
     """The record that meta.json tells of; BadSample names the field that does not fit."""
     if meta.get("key", key) != key:

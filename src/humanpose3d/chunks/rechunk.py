@@ -47,27 +47,28 @@ def rechunk(
     if keep_extracted_originals and not isinstance(target, LocalStore):
         raise ValueError(f"--keep-extracted-originals needs a local folder, and {target.location} is on a remote")
     report = StageReport("rechunk", max_bad=max_bad)
-    for part in _parts(source):
+    for part in parts_of(source):
         of_part = _rechunk_part(
             source.child(part) if part else source, target.child(part) if part else target, chunk_size=chunk_size,
             seed=seed if shuffle else None, keep=keep_extracted_originals, compress=compress, temp_dir=temp_dir,
             workers=workers,
         )  # fmt: skip
-        _merge(report, of_part, part)
+        merge_part(report, of_part, part)
     report.facts["output"] = target.location
     report.summary = f"rechunked {report.counts['samples']} samples into {target.location}: {report.summary}"
     target.write_bytes(REPORT, report.to_json())
     return report
 
 
-def _parts(source: Store) -> list[str]:
+def parts_of(source: Store) -> list[str]:
     """["train", "test"] of a parent of those; [""] for a folder of chunks."""
     if has_chunks(source):
         return [""]
     return [part for part in PARTS if part in source.folders() and has_chunks(source.child(part))] or [""]
 
 
-def _merge(report: StageReport, of_part: StageReport, part: str) -> None:
+def merge_part(report: StageReport, of_part: StageReport, part: str) -> None:
+    """What was gathered of one part, into the report of the whole."""
     report.inputs += of_part.inputs
     report.counts.update(of_part.counts)
     report.skipped_counts.update(of_part.skipped_counts)

@@ -97,6 +97,8 @@ class BodyFit(NamedTuple):
     pose_rad: np.ndarray  # float32 [B 24 3], axis-angle, the root's first
     betas: np.ndarray  # float32 [B 10]
     trans_m: np.ndarray  # float32 [B 3]
+    joints_m: np.ndarray  # float32 [B J 3], the body's own, in the fitter's joint skeleton
+    points_m: np.ndarray  # float32 [B K 3], in its point skeleton
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,6 +162,7 @@ class BodyFitter:
         """joint_skeleton: of the 3D joints; point_skeleton: of the 2D points; None: there are none."""
         self.joints = SkinnedJoints(body, joint_skeleton or SMPL_24)
         self.points = SkinnedJoints(body, point_skeleton or SMPL_24)
+        self.counts = len(joint_skeleton or ()), len(point_skeleton or ())
         device = body.part_of_vertex.device
         mean, deviation = _pose_prior()
         self.mean_pose, self.pose_deviation = mean.to(device), deviation.to(device)
@@ -182,8 +185,10 @@ class BodyFitter:
             some = fit(evidence.of(rows).known(), None if betas is None else betas[rows])
             found = some if found is None else found.merged(some, by_joints)
         assert found is not None, "nobody to fit"
-        pose_rad = _axis_angle(found.rotations())
-        return BodyFit(*(part.cpu().numpy() for part in (pose_rad, found.betas, found.trans_m)))
+        body = found.rotations(), found.betas, found.trans_m
+        joints_m, points_m = self.joints(*body)[:, : self.counts[0]], self.points(*body)[:, : self.counts[1]]
+        parts = _axis_angle(body[0]), *body[1:], joints_m, points_m
+        return BodyFit(*(part.cpu().numpy() for part in parts))
 
     def _from_joints(self, evidence: Evidence, betas: Tensor | None) -> _State:
         return self._settle(self._start_from_joints(evidence), evidence, betas, LOOSER_JOINTS)
