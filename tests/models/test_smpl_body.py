@@ -153,6 +153,12 @@ def test_no_body_says_where_they_are_and_what_stands_in(tmp_path):
     assert WHERE in str(error.value)
 
 
+def test_without_smplx_the_message_says_what_to_install(folder, monkeypatch):
+    monkeypatch.setattr("humanpose3d.models.smpl_body.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"SMPL_NEUTRAL.*humanpose3d\[body\]"):
+        load_bodies(folder)
+
+
 def test_each_row_gets_the_body_of_its_gender_and_the_unknown_none(folder, tmp_path):
     for name in ("SMPL_NEUTRAL.npz", "SMPL_MALE.npz"):
         shutil.copy(folder / name, tmp_path)

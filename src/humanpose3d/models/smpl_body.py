@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import redirect_stdout
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -151,7 +152,9 @@ def load_bodies(place: str | Path) -> SmplBodies:
 
 
 def load_body(path: Path) -> SmplBody:
-    """As `load_bodies`, of one file."""
+    """As `load_bodies`, of one file. ValueError too where smplx is not installed."""
+    if find_spec("smplx") is None:
+        raise ValueError(f"{path}: SMPL's bodies need smplx, which is not here: pip install 'humanpose3d[body]'")
     arrays = read_body(path)
     return SmplBody(arrays, _regressors(path, arrays))
 
