@@ -58,7 +58,7 @@ def _wait_for_cpus(address: str, number: int) -> None:
         f"ray.init('{address}', log_to_driver=False, logging_level='error')\n"
         f"while ray.cluster_resources().get('CPU', 0) < {number}: time.sleep(0.2)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, capture_output=True)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300, capture_output=True)
 
 
 @pytest.fixture
