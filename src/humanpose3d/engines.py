@@ -91,8 +91,8 @@ def _on_cluster(ray: Any, workers: int, on_gpus: bool | None) -> Engine:
     workers = (gpus if needs_gpu else cores) if workers < 0 else workers
     if workers > (gpus if needs_gpu else cores) or not workers:
         raise ValueError(
-            f"{max(workers, 1)} workers, and the Ray cluster has {gpus} GPUs and {cores} CPUs; lower --devices, or say "
-            "--device cpu"
+            f"{max(workers, 1)} workers, and the Ray cluster has {gpus} GPUs and {cores} CPUs; ask for fewer "
+            "(preprocess: --devices, and --device cpu where no GPU is wanted; chunk: --workers)"
         )
     smallest = min(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
     cpus = 1 if needs_gpu else max(min(cores // workers, smallest), 1)

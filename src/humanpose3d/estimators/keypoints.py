@@ -127,8 +127,9 @@ class YoloKeypoints:
         with torch.inference_mode():
             with self.speed.autocast(self.device):
                 answer = self.network(batch)
+            boxes = answer[0] if isinstance(answer, list | tuple) else answer
             rows = non_max_suppression(
-                answer,
+                boxes.float(),
                 conf_thres=self.min_score,
                 iou_thres=0.7,
                 nc=self.classes,
