@@ -65,7 +65,8 @@ def test_a_parts_rotation_follows_the_features_where_the_part_is_seen():
     head = PartAttentionHead(config, [8, 8, 8, 8]).eval()
     torch.nn.init.normal_(head.pose.weight)
     maps = torch.zeros(1, PARTS + 1, 8, 8)
-    maps[0, 5, 2, 3] = 50.0  # part 4 is seen at row 2, column 3
+    maps[0, 0] = 50.0  # background, but for row 2, column 3, where part 4 is seen
+    maps[0, [0, 5], 2, 3] = torch.tensor([0.0, 50.0])
     features = torch.randn(1, 8, 8, 8)
     head.parts, head.features = Answer(maps), Answer(features)
     before, *_ = head([torch.zeros(1, 8, 8, 8)] * 4)

@@ -40,7 +40,7 @@ class BodyPrediction(NamedTuple):
     rotations: Tensor  # float32 [B 24 3 3], each joint's against its parent; the root's in the camera frame
     betas: Tensor  # float32 [B 10]
     root_cam_m: Tensor  # float32 [B 3], the pelvis
-    part_maps: Tensor | None = None  # float32 [B 25 h w], logits: background, then SMPL_24; PARE's
+    part_maps: Tensor | None = None  # float32 [B 25 h w], logarithms of shares: background, then SMPL_24; PARE's
 
 
 class BodyRegressor(nn.Module):
@@ -103,7 +103,9 @@ class PartAttentionHead(nn.Module):
             for convolution, each in zip(self.merge, features, strict=True)
         )
         x = F.relu(self.norm(merged))
-        part_maps = self.parts(x).float()
+        # As probabilities first: what all maps have in common at a place says nothing of one part, and would draw its
+        # attention there.
+        part_maps = self.parts(x).float().log_softmax(1)
         attention = part_maps[:, 1:].flatten(2).softmax(-1)  # [B 24 hw]
         seen = torch.einsum("bpn,bcn->bpc", attention, self.features(x).flatten(2).float())  # [B 24 C]
         flat = seen.flatten(1)

@@ -42,7 +42,7 @@ class PosedBodies(NamedTuple):
     true_rotations: Tensor
     true_vertices_rel_m: Tensor
     true_scored_m: Tensor
-    part_maps: Tensor | None = None  # float32 [B 25 h w], logits
+    part_maps: Tensor | None = None  # float32 [B 25 h w], logarithms of shares
 
 
 class BodyTask:
