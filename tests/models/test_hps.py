@@ -47,6 +47,15 @@ def test_an_untrained_regressor_answers_somebody_upright_before_the_camera(head,
         assert found.part_maps is None
 
 
+@pytest.mark.parametrize("head", ["pare", "baseline"])
+def test_every_parameter_is_trained(head):
+    """DDP waits for every parameter's gradient."""
+    model = regressor(head).train()
+    found = model(random_batch(2, input_size=SIZE))
+    (found.rotations.sum() + found.betas.sum() + found.root_cam_m.sum()).backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+
+
 def test_a_picture_zoomed_with_its_camera_is_answered_by_the_same_body():
     """Focal length and principal point change, the pixels do not: distance follows the focal length, shape does not."""
     model, batch = regressor(), random_batch(2, input_size=SIZE)

@@ -126,7 +126,7 @@ class PartLinear(nn.Module):
 
 
 class IterativeHead(nn.Module):
-    """HMR's: from the mean of the last map, the answer is improved round by round."""
+    """HMR's: from the means of the maps, the answer is improved round by round."""
 
     start: Tensor
 
@@ -136,7 +136,7 @@ class IterativeHead(nn.Module):
         start = torch.tensor([*UPRIGHT_6D, *STRAIGHT_6D * (PARTS - 1), *[0.0] * (BETAS + CAMERA)])
         self.register_buffer("start", start, persistent=False)
         self.layers = nn.Sequential(
-            nn.Linear(channels[-1] + len(start), config.hidden),
+            nn.Linear(sum(channels) + len(start), config.hidden),
             nn.ReLU(),
             nn.Linear(config.hidden, config.hidden),
             nn.ReLU(),
@@ -146,7 +146,7 @@ class IterativeHead(nn.Module):
 
     def forward(self, features: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, None]:
         """Maps at strides 4 to 32 -> ([B 24 6], betas [B 10], camera [B 3], no part maps)."""
-        seen = features[-1].mean((-1, -2)).float()
+        seen = torch.cat([each.mean((-1, -2)) for each in features], dim=1).float()
         answer = self.start.expand(len(seen), -1)
         for _ in range(self.rounds):
             answer = answer + self.change(self.layers(torch.cat([seen, answer], dim=1)))
