@@ -29,6 +29,26 @@ def test_a_photograph_is_turned_upright_by_its_exif(tmp_path: Path) -> None:
     assert upright[:30, :, 0].min() > 200 and upright[50:, :, 0].max() < 60
 
 
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_plain_jpegs_have_the_pixels_that_pillow_gives_them(
+    tmp_path: Path, subsampling: int, progressive: bool
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (5, 7, 3), np.uint8).repeat(9, 0).repeat(9, 1)
+    path = tmp_path / "a.jpg"
+    Image.fromarray(pixels).save(path, quality=80, subsampling=subsampling, progressive=progressive)
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(read_image(path), np.asarray(image))
+
+
+def test_a_truncated_jpeg_is_damaged_however_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:1500])
+    with pytest.raises(UnreadableImage, match="damaged"):
+        read_image(path)
+
+
 @pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA", "CMYK", "I;16", "RGB"])
 def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
     grey = Image.fromarray(gradient())

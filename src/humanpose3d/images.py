@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import simplejpeg
 from PIL import Image, ImageOps
 
 from humanpose3d.reports import StageReport
@@ -126,6 +127,8 @@ def read_image(path: Path) -> np.ndarray:
             raise UnreadableImage(str(error)) from None
     try:
         with Image.open(path) as image:
+            if (pixels := _plain_jpeg(path, image)) is not None:
+                return pixels
             image.load()
             return np.array(_to_rgb(ImageOps.exif_transpose(image)))
     except FileNotFoundError:
@@ -140,6 +143,17 @@ def read_image(path: Path) -> np.ndarray:
         raise UnreadableImage(f"far too many pixels, more than {limit} million; make it smaller") from None
     except (OSError, ValueError, SyntaxError, EOFError) as error:  # Pillow's own, of a truncated or damaged file
         raise UnreadableImage(f"damaged image: {next(iter(str(error).splitlines()), type(error).__name__)}") from None
+
+
+def _plain_jpeg(path: Path, image: Image.Image) -> np.ndarray | None:
+    """The pixels of an upright colour JPEG, Pillow's own in a third of its time; None of others, and of a damaged one,
+    of which Pillow says what is wrong."""
+    if image.format != "JPEG" or image.mode != "RGB" or image.getexif().get(ORIENTATION, 1) != 1:
+        return None
+    try:
+        return simplejpeg.decode_jpeg(path.read_bytes(), "RGB", fastdct=False, fastupsample=False)
+    except ValueError:
+        return None
 
 
 def exif_focal_px(path: Path) -> float | None:
