@@ -116,10 +116,7 @@ def evaluate_checkpoint(config: TrainConfig) -> StageReport:
     lifts = isinstance(task, LiftingTask)
     pose_mpjpe_mm = mean_pose_error(config, train_store, val_store, loaded.config) if train_store and lifts else None
     if isinstance(task, BodyTask):
-        path = _report_folder(config) / JOINTS_FILE
-        report.facts["predicted_joints"] = str(
-            write_joints(path, loaded.model, task, _validation_loader(config, val_set, loaded.config))
-        )
+        report.facts["predicted_joints"] = _write_joints(config, loaded, task, val_set, _report_folder(config))
         if train_store is not None:
             report.facts["mean_pose_pa_mpjpe_mm"] = mean_pose_error(
                 config, train_store, val_store, loaded.config, "pa_mpjpe_mm"
@@ -215,14 +212,8 @@ def _evaluate_by_protocol(
         about["bodies"] = "per-vertex error {:.1f} mm, error of the rotations {:.1f} degrees".format(
             *(float(figures[name]) for name in ("vertex_error_mm", "pose_error_deg"))
         )
-        about["predicted_joints"] = str(
-            write_joints(
-                _report_folder(config) / JOINTS_FILE,
-                loaded.model,
-                task,
-                _validation_loader(config, _validation_set(config, store, spoken), spoken),
-            )
-        )
+        val_set = _validation_set(config, store, own)
+        about["predicted_joints"] = _write_joints(config, loaded, task, val_set, _report_folder(config))
     if isinstance(task, HeatmapTask):
         flipped = ", mean with the mirrored picture's" if config.flip_test else ""
         about["decoding"] = f"{config.decoder} from heat maps of {own.input_size // HEATMAP_STRIDE} px{flipped}"
@@ -353,8 +344,10 @@ def _train(config: TrainConfig) -> StageReport:
         write_settings(start.run, config)
     _fit(trainer, module, start)
     _report_training(report, start, trainer, module, keeper)
-    if isinstance(task, BodyTask) and trainer.is_global_zero and not config.fast_dev_run:
-        _write_joints(config, report, checkpoints_folder(start.run) / BEST, val_set, start.run)
+    best = checkpoints_folder(start.run) / BEST
+    if isinstance(task, BodyTask) and trainer.is_global_zero and best.is_file() and not config.fast_dev_run:
+        loaded = load_model(best, train_device(config.device))
+        report.facts["predicted_joints"] = _write_joints(config, loaded, task, val_set, start.run)
     if trainer.is_global_zero:
         write_report(start.run, report)
     else:
@@ -617,14 +610,11 @@ def _loader(
 
 
 def _write_joints(
-    config: TrainConfig, report: StageReport, checkpoint: Path, val_set: StreamingChunkedDataset, folder: Path
-) -> None:
-    """test_pred_joints.csv of the best checkpoint, beside the run's report."""
-    loaded = load_model(checkpoint, train_device(config.device))
+    config: TrainConfig, loaded: LoadedModel, task: BodyTask, val_set: StreamingChunkedDataset, folder: Path
+) -> str:
+    """test_pred_joints.csv of the validation set, beside a report."""
     loader = _validation_loader(config, val_set, loaded.config)
-    task = _task_of(config, loaded)
-    assert isinstance(task, BodyTask)
-    report.facts["predicted_joints"] = str(write_joints(folder / JOINTS_FILE, loaded.model, task, loader))
+    return str(write_joints(folder / JOINTS_FILE, loaded.model, task, loader))
 
 
 def _validator(config: TrainConfig, task: Task) -> Callable[[nn.Module, StreamingLoader], Scores]:
