@@ -89,7 +89,6 @@ class HeatmapTask:
 
     def training_scalars(self, model: nn.Module, batch: PoseBatch) -> dict[str, Tensor]:
         """What a training step shows: the loss (the one to descend), its terms, and the joints' mean error_px."""
-        self.check_labels(batch)
         heatmaps = model(batch).heatmaps.float()
         prediction = KeypointPrediction(heatmaps, *peaks(heatmaps[:, -1], "peak"))
         assert batch.joints_px is not None and batch.joint_in_view is not None

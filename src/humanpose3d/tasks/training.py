@@ -87,6 +87,10 @@ class TrainingModule(lightning.LightningModule):
     def train_dataloader(self) -> Any:
         return self.loaders.train
 
+    def on_before_batch_transfer(self, batch: PoseBatch, dataloader_idx: int) -> PoseBatch:
+        self.task.check_labels(batch)  # here, where reading its masks waits for no device
+        return batch
+
     def training_step(self, batch: PoseBatch, batch_idx: int) -> torch.Tensor:
         # Checkpoints hold no random state: dropout is a function of seed and batch, and so repeats itself.
         torch.manual_seed(_batch_seed(self.config.random_seed, self.batches_seen, self.global_rank))
