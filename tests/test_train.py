@@ -429,6 +429,14 @@ def test_flat_chunks_are_trained_on_beside_a_validation_folder(root, tmp_path, s
     assert (train.location, val.location) == (str(root / "train"), str(root / "test"))
 
 
+def test_training_is_judged_by_val_and_a_protocol_by_test(root, tmp_path):
+    shutil.copytree(root, both := tmp_path / "both")
+    shutil.copytree(both / "test", both / "val")
+    config = settings(both, tmp_path)
+    assert find_sets(config)[1].location == str(both / "val")
+    assert find_sets(replace(config, evaluate=True, protocol="h36m_p1"))[1].location == str(both / "test")
+
+
 def test_chunk_numbers_choose_the_samples(root, tmp_path, small_views):
     config = settings(root, tmp_path, exp="mine", train_chunks=(0, 2), val_chunks=(1,), max_steps=1)
     report = train_model(config)

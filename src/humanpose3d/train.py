@@ -247,7 +247,7 @@ def find_sets(config: TrainConfig, *, evaluating: bool = False) -> tuple[Store |
         raise ValueError("say where the chunks are: --chunks-dir ROOT, or several sets as --mix NAME=ROOT:WEIGHT ...")
     root = open_store(config.chunks_dir)
     folders = root.folders()
-    train, held_out = _training_chunks(root, folders), _held_out(root, folders)
+    train, held_out = _training_chunks(root, folders), _held_out(root, folders, config)
     val = open_store(config.val_dir) if config.val_dir is not None else held_out
     if train is None and not (evaluating and val is not None):
         raise FileNotFoundError(
@@ -292,7 +292,7 @@ def _find_sets_of_mix(config: TrainConfig) -> tuple[Store, Store]:
         return first, open_store(config.val_dir)
     roots = [item.root for item in parse_mix(config.mix)] if config.chunks_dir is None else [config.chunks_dir]
     for root in map(open_store, roots):
-        if (val := _held_out(root, root.folders())) is not None:
+        if (val := _held_out(root, root.folders(), config)) is not None:
             return first, val
     raise FileNotFoundError(f"{', '.join(roots)}: no validation chunks, neither val/ nor test/; give --val-dir")
 
@@ -301,8 +301,10 @@ def _training_chunks(root: Store, folders: Collection[str]) -> Store | None:
     return root.child("train") if "train" in folders else root if has_chunks(root) else None
 
 
-def _held_out(root: Store, folders: Collection[str]) -> Store | None:
-    return next((root.child(name) for name in ("val", "test") if name in folders), None)
+def _held_out(root: Store, folders: Collection[str], config: TrainConfig) -> Store | None:
+    """Training is judged by val/ where there is one, and test/ is for the published protocols."""
+    order = ("val", "test") if config.protocol is None else ("test", "val")
+    return next((root.child(name) for name in order if name in folders), None)
 
 
 @dataclass(frozen=True)
