@@ -250,8 +250,8 @@ class BodyLossWeights:
     """Mean squared error of the rotations' matrices."""
     shape: Annotated[float, Field(ge=0)] = 0.1
     """Mean squared error of the betas."""
-    parts: Annotated[float, Field(ge=0)] = 0.5
-    """pare: cross entropy of the part maps."""
+    parts: Annotated[float, Field(ge=0)] = 10.0
+    """pare: cross entropy of the part maps. High: what finds the parts learns the pose by the way (docs/LOG.md)."""
 
 
 # Distances between joints are blind to mirror images, and for the lifter they add nothing (docs/LOG.md).
