@@ -94,7 +94,7 @@ class PreprocessConfig(Command):
     temp_dir: Path = Path("./dataset_cache/preprocess")
     """Where a remote's videos lie while they are read: those in hand, and the next. Its images need no disk."""
     max_bad: Share = 0.01
-    """Share of unreadable images above which the exit code is 1."""
+    """Share of frames left out (unreadable, not written) above which the exit code is 1."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,7 +74,7 @@ class RemoteFrames:
     def __init__(self, store: RcloneStore, videos: Path | None) -> None:
         """videos: seen by all who work; None where there is no such folder."""
         self.store, self.videos, self.at_once = store, videos, store.files_at_once
-        self._row = Row()
+        self._streak = Streak()
         self._unfinished, self._lock = Counter[Path](), threading.Lock()  # frames of each video that is here
 
     def names(self, sidecars: Store, frame_step: int, *, count_only: bool = False) -> Iterator[Path]:
@@ -132,9 +132,9 @@ class RemoteFrames:
         except FileNotFoundError:
             raise UnreadableImage("no such file") from None
         except RemoteError as error:
-            self._row.failed(error)
+            self._streak.failed(error)
             raise UnreadableImage(str(error)) from None
-        self._row.went_well()
+        self._streak.went_well()
         return data
 
     def read(self, frame: Encoded) -> np.ndarray:
@@ -180,7 +180,7 @@ class RemoteSidecars:
 
     def __init__(self, store: RcloneStore) -> None:
         self.store, self.at_once = store, store.files_at_once
-        self._row = Row()
+        self._streak = Streak()
         self._listed, self._listing = OrderedDict[Path, dict[str, int]](), threading.Lock()
 
     def open(self) -> None:
@@ -208,9 +208,9 @@ class RemoteSidecars:
                 store.delete(png_path.name)
             store.write_bytes(json_path.name, files.json)
         except RemoteError as error:
-            self._row.failed(error)
+            self._streak.failed(error)
             raise NotWritten(str(error)) from None
-        self._row.went_well()
+        self._streak.went_well()
 
     def _files_in(self, folder: Path) -> dict[str, int]:
         """Name -> bytes, as they were when the folder was first asked for."""
@@ -224,7 +224,7 @@ class RemoteSidecars:
             return found
 
 
-class Row:
+class Streak:
     """Single files may fail and are named; when too many do in a row, the error of the last is everybody's."""
 
     def __init__(self) -> None:
