@@ -39,8 +39,10 @@ from humanpose3d import images
 from humanpose3d.estimators.cues import CueNetworks
 from humanpose3d.estimators.keypoints import prepare_ultralytics
 from humanpose3d.estimators.speed import Speed
+from humanpose3d.frames import LocalFrames
 from humanpose3d.images import read_image
 from humanpose3d.preprocess import Plan, preprocess_folders
+from humanpose3d.remotes import LocalStore
 from humanpose3d.reports import StageReport
 from humanpose3d.shards import Shard
 from humanpose3d.sidecars import is_complete
@@ -287,7 +289,8 @@ def measure_listing(frames: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as empty, replaced(images.os, "walk", walk):
         before = resident_mb(os.getpid())
         begun = time.perf_counter()
-        batches = Plan(Path(empty), Path(empty) / "out", 1, 8, Shard()).batches(StageReport("preprocess"))
+        frames_below, target = LocalFrames(LocalStore(Path(empty))), LocalStore(Path(empty) / "out")
+        batches = Plan(frames_below, target, 1, 8, Shard()).batches(StageReport("preprocess"))
         next(batches)
         first_s = time.perf_counter() - begun
         peak, listed = 0.0, 8

@@ -12,10 +12,10 @@ ROWS = [
     {"skeletons", "camera", "rotations", "model_config", "config"},
     {"sample", "reports", "residuals", "joint_definitions", "smoothing", "bvh"},
     {"files", "warp"},
-    {"engines", "shards"},
+    {"engines"},
     {"video", "checks"},
     {"sources", "sidecars", "remotes", "studio", "images", "webcam"},
-    {"chunks", "models", "visualize"},
+    {"chunks", "models", "visualize", "frames", "shards"},
     {"loss", "metrics", "runs"},
     {"estimators", "dataset", "tasks"},
     {"pipeline"},
@@ -27,7 +27,7 @@ ROWS = [
     {"__main__"},
 ]
 ROW = {room: number for number, rooms in enumerate(ROWS) for room in rooms}
-WITHOUT_TORCH = set().union(*ROWS[:6]) | {"chunks", "inspect", "runs", "cli"}
+WITHOUT_TORCH = set().union(*ROWS[:6]) | {"chunks", "frames", "shards", "inspect", "runs", "cli"}
 
 
 def modules():

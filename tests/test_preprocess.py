@@ -17,9 +17,11 @@ import pytest
 import torch
 from PIL import Image
 
+from humanpose3d import frames as frames_module
 from humanpose3d import preprocess
 from humanpose3d.estimators.cues import CueNetworks, region_of
 from humanpose3d.preprocess import preprocess_folders
+from humanpose3d.remotes import LocalStore
 from humanpose3d.reports import StageReport
 from humanpose3d.shards import Shard
 from humanpose3d.sidecars import is_complete, read_sidecar, write_sidecar
@@ -107,7 +109,7 @@ def test_a_run_that_was_killed_goes_on(
         write_sidecar(path_stem, sidecar)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(preprocess, "write_sidecar", write_two)
+        patch.setattr(frames_module, "write_sidecar", write_two)
         preprocess_folders(frames, tmp_path / "broken", **networks, batch_size=1)
     assert sum(is_complete(stem, depth=True) for stem in written) == 2
     report = preprocess_folders(frames, tmp_path / "broken", **networks, batch_size=1)
@@ -270,8 +272,9 @@ def test_a_listing_is_read_as_the_work_goes_on(tmp_path: Path, monkeypatch: pyte
         for listed in range(1, 10**7):
             yield Path(f"s{listed // 1000}/{listed}.jpg")
 
-    monkeypatch.setattr(preprocess, "find_images", find_images)
-    batches = preprocess.Plan(tmp_path, tmp_path / "out", 1, 8, Shard(2, 4)).batches(StageReport("preprocess"))
+    monkeypatch.setattr(frames_module, "find_images", find_images)
+    frames, target = frames_module.LocalFrames(LocalStore(tmp_path)), LocalStore(tmp_path / "out")
+    batches = preprocess.Plan(frames, target, 1, 8, Shard(2, 4)).batches(StageReport("preprocess"))
     assert next(batches)[0] == "s0/9.jpg" and listed == 16
 
 

@@ -20,7 +20,9 @@ from PIL import Image
 from humanpose3d.chunks.build import build_chunks
 from humanpose3d.engines import import_ray, open_engine
 from humanpose3d.preprocess import preprocess_folders
+from humanpose3d.remotes import open_store
 from humanpose3d.studio.mocap import write_mocap
+from tests.conftest import S3Remote
 from tests.ports import free_port, wait_for_port
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'humanpose3d[ray]'")
@@ -29,13 +31,14 @@ FRAMES = 24
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[tuple[str, list[subprocess.Popen]]]:
-    """(address, the two nodes' processes), one CPU each."""
+def cluster(_s3_server: S3Remote) -> Iterator[tuple[str, list[subprocess.Popen]]]:
+    """(address, the two nodes' processes), one CPU each. They know the test's remote."""
     port = free_port()
     address = f"127.0.0.1:{port}"
     ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1", "--disable-usage-stats"]
     with tempfile.TemporaryDirectory(prefix="hp3d-", ignore_cleanup_errors=True) as folder:
-        env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        env = os.environ | _s3_server.env
+        env |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         common = {"env": env, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         small = ["--object-store-memory=80000000"]
         head = [*ray, "--head", f"--port={port}", "--node-ip-address=127.0.0.1", "--include-dashboard=false"]
@@ -116,6 +119,18 @@ def test_a_cluster_writes_the_same_bytes_though_its_workers_are_killed(
     assert killed and report.exit_code == 0 and report.facts["workers"] == 2
     assert report.counts["frames"] + report.counts["complete_before"] == FRAMES
     assert sidecars(tmp_path / "there") == sidecars(tmp_path / "here")
+
+
+def test_a_cluster_reads_and_writes_a_remote(
+    cluster: tuple[str, list[subprocess.Popen]], tmp_path: Path, arguments: dict, s3_remote: S3Remote, one_thread: None
+) -> None:
+    preprocess_folders(output_base_directory=tmp_path / "here", **arguments)
+    for path in arguments["input_base_directory"].iterdir():
+        open_store(f"{s3_remote.location}/in").put(path, path.name)
+    there = arguments | {"input_base_directory": f"{s3_remote.location}/in", "engine": "ray", "address": cluster[0]}
+    report = preprocess_folders(output_base_directory=f"{s3_remote.location}/out", **there, devices=-1)
+    assert report.counts["frames"] == FRAMES and report.facts["workers"] == 2
+    assert sidecars(s3_remote.folder / "out") == sidecars(tmp_path / "here")
 
 
 def test_what_is_wrong_is_the_same_one_line_from_a_cluster(

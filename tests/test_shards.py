@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from humanpose3d.remotes import LocalStore
 from humanpose3d.reports import StageReport
 from humanpose3d.shards import Shard, write_shard_report
 
@@ -28,7 +29,7 @@ def test_the_last_report_gathers_them_all(tmp_path: Path) -> None:
         report = StageReport("preprocess", inputs=10)
         report.count("frames", 10 - number)
         report.skip(f"image {number}", "unreadable image")
-        assert write_shard_report(tmp_path, report, Shard(number, 2)) == (number == 1)
+        assert write_shard_report(LocalStore(tmp_path), report, Shard(number, 2)) == (number == 1)
     whole = json.loads((tmp_path / "preprocess_report.json").read_bytes())
     assert whole["inputs"] == 20 and whole["counts"] == {"frames": 17} and whole["shards"] == 2
     assert whole["skipped"] == {"unreadable image": {"count": 2, "inputs": ["image 1", "image 2"]}}

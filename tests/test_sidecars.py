@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from humanpose3d.files import write_whole
 from humanpose3d.sidecars import (
     Person,
     Sidecar,
@@ -107,10 +108,12 @@ def test_a_kill_between_png_and_json_leaves_an_incomplete_frame(
     write_sidecar(tmp_path / "f", a_sidecar())
     from humanpose3d import sidecars
 
-    def killed(*_: object, **__: object) -> bytes:
-        raise KeyboardInterrupt
+    def killed_before_the_json(path: Path, content: bytes) -> None:
+        if path.suffix == ".json":
+            raise KeyboardInterrupt
+        write_whole(path, content)
 
-    monkeypatch.setattr(sidecars.orjson, "dumps", killed)
+    monkeypatch.setattr(sidecars, "write_whole", killed_before_the_json)
     with pytest.raises(KeyboardInterrupt):
         write_sidecar(tmp_path / "f", a_sidecar())
     assert not is_complete(tmp_path / "f", depth=True)

@@ -45,13 +45,15 @@ class PreprocessConfig(Command):
     """Frames -> <sub>/<stem>_depth.png (16-bit, millimetres) and <sub>/<stem>.json (people, keypoints, focal length).
 
     Example: preprocess.py data/human36m/images data/human36m/processed --device cuda --devices -1
+    From a cloud drive to a cloud drive: preprocess.py myonedrive:h36m/images myonedrive:h36m/processed
     On many machines: --engine ray --address HEAD:6379 --devices -1, or --shard 3/8 as the third of eight.
     """
 
-    input_base_directory: Annotated[Positional[Path], arg(metavar="INPUT_BASE_DIRECTORY")]
-    """Folder whose subfolders hold the images."""
-    output_base_directory: Annotated[Positional[Path], arg(metavar="OUTPUT_BASE_DIRECTORY")]
-    """Where the sidecars go, in the same subfolders."""
+    input_base_directory: Annotated[Positional[str], arg(metavar="INPUT_BASE_DIRECTORY")]
+    """Folder or remote:path whose subfolders hold the images, or videos."""
+    output_base_directory: Annotated[Positional[str], arg(metavar="OUTPUT_BASE_DIRECTORY")]
+    """Folder or remote:path where the sidecars go, in the same subfolders. A frame is two small files: where requests
+    are counted (OneDrive) write to a folder here, and send chunks up."""
     yolo_model: str = "yolo11x-pose"
     """Ultralytics pose model: a name (downloaded on first use), a path, or 'studio' for the packaged tiny one."""
     keypoints: str = "yolo"
@@ -89,8 +91,10 @@ class PreprocessConfig(Command):
     """Do again what is complete."""
     frame_step: Count = 1
     """Take every n-th frame of a video (images are all taken); the chunker's --frame-step should be the same."""
+    temp_dir: Path = Path("./dataset_cache/preprocess")
+    """Where a remote's videos lie while they are read: those in hand, and the next. Its images need no disk."""
     max_bad: Share = 0.01
-    """Share of unreadable images above which the exit code is 1."""
+    """Share of frames left out (unreadable, not written) above which the exit code is 1."""
 
 
 @dataclass(frozen=True, kw_only=True)

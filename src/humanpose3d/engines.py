@@ -26,7 +26,9 @@ R = TypeVar("R")
 EngineKind = Literal["local", "ray"]
 Do = Callable[[T], R]  # does one task; several threads call it at once
 Job = Callable[[int], Do[T, R]]  # a worker's number -> what it does; small enough to be sent
-AT_ONCE = 3  # tasks a worker has in hand, so that it can read for one, compute another and write a third
+AT_ONCE = (
+    3  # tasks a worker has in hand unless a stage says otherwise: it reads for one, computes another, writes a third
+)
 DEATHS = 5  # of workers that were doing nothing else, until a task is held to be what kills them
 
 
@@ -49,6 +51,7 @@ class Engine:
     workers: int
     cpus: int | None  # threads of each worker; None: it has this process to itself
     start: Callable[[Job, int], Worker] | None  # where they work; None: here
+    in_hand: int = AT_ONCE  # tasks of each worker at once
 
     def run(self, job: Job[T, R], tasks: Iterable[T], deadly: Callable[[T], list[T] | R]) -> Iterator[R]:
         """What becomes of the tasks, in any order. They are asked for as workers get free.
@@ -57,25 +60,30 @@ class Engine:
         task raises is raised here and ends it all.
         """
         if self.start is None:
-            return _here(job, tasks)
+            return _here(job, tasks, self.in_hand)
         start = self.start
-        return _dispatch(lambda number: start(job, number), self.workers, iter(tasks), deadly)
+        return _dispatch(lambda number: start(job, number), self.workers, iter(tasks), deadly, self.in_hand)
 
 
 @contextmanager
-def open_engine(kind: EngineKind, address: str | None, workers: int, on_gpus: bool | None) -> Iterator[Engine]:
+def open_engine(
+    kind: EngineKind, address: str | None, workers: int, on_gpus: bool | None, *, in_hand: int = AT_ONCE
+) -> Iterator[Engine]:
     """workers: -1 for one on each GPU, or on each core where there are none. on_gpus: None where that is to be seen.
-    address: of a running Ray cluster. ValueError where what is asked for is not there."""
+    address: of a running Ray cluster. in_hand: tasks of each worker at once. ValueError where what is asked for is not
+    there."""
     if kind == "ray":
         with _cluster(address) as ray:
-            yield _on_cluster(ray, workers, on_gpus)
+            yield _on_cluster(ray, workers, on_gpus, in_hand)
     elif workers == 1:
-        yield Engine(1, None, None)
+        yield Engine(1, None, None, in_hand)
     else:
         gpus = _gpus_here() if on_gpus is not False else 0
         cores = os.cpu_count() or 1
         workers = (gpus or cores) if workers < 0 else workers
-        yield Engine(workers, max(cores // workers, 1), _Process)
+        yield Engine(
+            workers, max(cores // workers, 1), lambda job, number: _Process(job, number, in_hand), in_hand
+        )  # fmt: skip
 
 
 def _gpus_here() -> int:
@@ -84,7 +92,7 @@ def _gpus_here() -> int:
     return torch.cuda.device_count()
 
 
-def _on_cluster(ray: Any, workers: int, on_gpus: bool | None) -> Engine:
+def _on_cluster(ray: Any, workers: int, on_gpus: bool | None, in_hand: int) -> Engine:
     there = ray.cluster_resources()
     cores, gpus = int(there.get("CPU", 0)), int(there.get("GPU", 0))
     needs_gpu = gpus > 0 if on_gpus is None else on_gpus
@@ -96,16 +104,16 @@ def _on_cluster(ray: Any, workers: int, on_gpus: bool | None) -> Engine:
         )
     smallest = min(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
     cpus = 1 if needs_gpu else max(min(cores // workers, smallest), 1)
-    needs = {"num_cpus": cpus, "num_gpus": int(needs_gpu), "max_concurrency": AT_ONCE}
-    return Engine(workers, cpus, lambda job, number: _Actor(ray, job, number, needs))
+    needs = {"num_cpus": cpus, "num_gpus": int(needs_gpu), "max_concurrency": in_hand}
+    return Engine(workers, cpus, lambda job, number: _Actor(ray, job, number, needs), in_hand)
 
 
-def _here(job: Job[T, R], tasks: Iterable[T]) -> Iterator[R]:
-    do, waiting, pool = job(0), deque[Future[R]](), ThreadPoolExecutor(AT_ONCE)
+def _here(job: Job[T, R], tasks: Iterable[T], in_hand: int) -> Iterator[R]:
+    do, waiting, pool = job(0), deque[Future[R]](), ThreadPoolExecutor(in_hand)
     try:
         for task in tasks:
             waiting.append(pool.submit(do, task))
-            if len(waiting) >= AT_ONCE:
+            if len(waiting) >= in_hand:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
@@ -123,14 +131,14 @@ class _Slot:
 
 
 def _dispatch(
-    start: Callable[[int], Worker], workers: int, tasks: Iterator[T], deadly: Callable[[T], list[T] | R]
+    start: Callable[[int], Worker], workers: int, tasks: Iterator[T], deadly: Callable[[T], list[T] | R], in_hand: int
 ) -> Iterator[R]:
     slots = [_Slot(start(number)) for number in range(workers)]
     suspects, deaths = deque[T](), Counter[str]()
     try:
         while True:
             for slot in slots:
-                _fill(slot, suspects, tasks)
+                _fill(slot, suspects, tasks, in_hand)
             busy = [future for slot in slots for future in slot.busy]
             if not busy:
                 return
@@ -159,14 +167,14 @@ def _dispatch(
             slot.worker.close()
 
 
-def _fill(slot: _Slot, suspects: deque[T], tasks: Iterator[T]) -> None:
+def _fill(slot: _Slot, suspects: deque[T], tasks: Iterator[T], in_hand: int) -> None:
     """Gives a worker what it can take: a suspect alone, else tasks until it has its number in hand."""
     if not slot.busy:
         slot.is_trying = bool(suspects)
         if suspects:
             task = suspects.popleft()
             slot.busy[slot.worker.submit(task)] = task
-    while not slot.is_trying and len(slot.busy) < AT_ONCE:
+    while not slot.is_trying and len(slot.busy) < in_hand:
         if suspects:
             return  # soon it has nothing in hand, and takes one
         try:
@@ -179,10 +187,10 @@ def _fill(slot: _Slot, suspects: deque[T], tasks: Iterator[T]) -> None:
 class _Process:
     """A worker in a process of this machine."""
 
-    def __init__(self, job: Job, number: int) -> None:
+    def __init__(self, job: Job, number: int, in_hand: int) -> None:
         context = get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, job, number), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, job, number, in_hand), daemon=True)
         self._process.start()
         theirs.close()  # so that its end is heard here
         self._lock, self._numbers = threading.Lock(), count()
@@ -225,7 +233,7 @@ class _Process:
         self._process.join()
 
 
-def _serve(pipe: Any, job: Job, number: int) -> None:
+def _serve(pipe: Any, job: Job, number: int, in_hand: int) -> None:
     """A worker process's whole life."""
     import cv2
 
@@ -242,7 +250,7 @@ def _serve(pipe: Any, job: Job, number: int) -> None:
         with sending:
             pipe.send(answer)
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(in_hand) as pool:
         try:
             while True:
                 pool.submit(do, *pipe.recv())

@@ -6,13 +6,14 @@ For `preprocess` and `inference`. Pictures inside chunks are `chunks/codec.py`'s
 from __future__ import annotations
 
 import glob
+import io
 import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import simplejpeg
@@ -54,10 +55,10 @@ def find_images(folder: Path, *, leave_out: Collection[Path] = (), frame_step: i
         folders[:] = sorted(name for name in folders if name[0] != "." and (Path(place) / name).resolve() not in closed)
         here = Path(place).relative_to(folder)
         for name in sorted(files):
-            if name[0] != "." and os.path.splitext(name)[1].lower() in EXTENSIONS:
+            if is_image(name):
                 yield here / name
             elif name[0] != "." and frame_step is not None and is_video(Path(name)):
-                yield from (frame_path(here / name, frame) for frame in _frames(Path(place) / name, frame_step))
+                yield from (frame_path(here / name, frame) for frame in frames_of(Path(place) / name, frame_step))
 
 
 def find_inputs(inputs: Sequence[str], *, leave_out: Collection[Path] = (), frame_step: int = 1) -> list[Path]:
@@ -87,7 +88,7 @@ def _images_of(match: Path, leave_out: Collection[Path], frame_step: int, *, is_
     if match.is_dir():
         yield from (match / name for name in find_images(match, leave_out=leave_out, frame_step=frame_step))
     elif is_video(match):
-        yield from (frame_path(match, frame) for frame in _frames(match, frame_step))
+        yield from (frame_path(match, frame) for frame in frames_of(match, frame_step))
     elif is_meant or match.suffix.lower() in EXTENSIONS:
         yield match
 
@@ -97,7 +98,13 @@ def common_folder(paths: Sequence[Path]) -> Path:
     return Path(os.path.commonpath([path.parent for path in paths]))
 
 
-def _frames(video: Path, step: int) -> range:
+def is_image(name: str) -> bool:
+    """By its ending. A hidden file is none."""
+    return name[0] != "." and os.path.splitext(name)[1].lower() in EXTENSIONS
+
+
+def frames_of(video: Path, step: int) -> range:
+    """Every n-th frame of a video; of one that cannot be opened the first, so that reading it says why."""
     try:
         return range(0, max(count_frames(video), 1), step)
     except UnreadableVideo:
@@ -113,12 +120,15 @@ def image_bytes(path: Path) -> int:
         return -1
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_image(file: Path | bytes) -> np.ndarray:
     """uint8 [H W 3] RGB, turned upright by its EXIF orientation. Any mode Pillow reads: grey, 16-bit, CMYK, RGBA.
 
-    A frame of a video where the path is one. UnreadableImage, a ValueError, says what is wrong with the file.
+    file: where it lies, or what is in it; a frame of a video where the path is one. UnreadableImage, a ValueError, says
+    what is wrong with it.
     """
-    if in_video := split_frame_path(path):
+    if isinstance(file, bytes):
+        return _decoded(io.BytesIO(file))
+    if in_video := split_frame_path(file):
         try:
             return read_frame(*in_video)
         except FileNotFoundError:
@@ -126,18 +136,26 @@ def read_image(path: Path) -> np.ndarray:
         except UnreadableVideo as error:
             raise UnreadableImage(str(error)) from None
     try:
-        with Image.open(path) as image:
-            if (pixels := _plain_jpeg(path, image)) is not None:
-                return pixels
-            image.load()
-            return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+        with file.open("rb") as opened:
+            return _decoded(opened)
     except FileNotFoundError:
         raise UnreadableImage("no such file") from None
     except PermissionError:
         raise UnreadableImage("no permission to read it") from None
+    except OSError as error:
+        raise UnreadableImage(f"damaged image: {error.strerror}") from None
+
+
+def _decoded(file: BinaryIO) -> np.ndarray:
+    try:
+        with Image.open(file) as image:
+            if (pixels := _plain_jpeg(file, image)) is not None:
+                return pixels
+            image.load()
+            return np.array(_to_rgb(ImageOps.exif_transpose(image)))
     except (Image.UnidentifiedImageError, ImportError):
         # Once imported, ultralytics has Image.open look for a plug-in that is not there: that is the ImportError.
-        raise UnreadableImage("not an image" if path.stat().st_size else "empty file") from None
+        raise UnreadableImage("not an image" if file.seek(0, os.SEEK_END) else "empty file") from None
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
         raise UnreadableImage(f"far too many pixels, more than {limit} million; make it smaller") from None
@@ -145,14 +163,16 @@ def read_image(path: Path) -> np.ndarray:
         raise UnreadableImage(f"damaged image: {next(iter(str(error).splitlines()), type(error).__name__)}") from None
 
 
-def _plain_jpeg(path: Path, image: Image.Image) -> np.ndarray | None:
+def _plain_jpeg(file: BinaryIO, image: Image.Image) -> np.ndarray | None:
     """The pixels of an upright colour JPEG, Pillow's own in a third of its time; None of others, and of a damaged one,
     of which Pillow says what is wrong."""
     if image.format != "JPEG" or image.mode != "RGB" or image.getexif().get(ORIENTATION, 1) != 1:
         return None
+    file.seek(0)
     try:
-        return simplejpeg.decode_jpeg(path.read_bytes(), "RGB", fastdct=False, fastupsample=False)
+        return simplejpeg.decode_jpeg(file.read(), "RGB", fastdct=False, fastupsample=False)
     except ValueError:
+        file.seek(0)
         return None
 
 

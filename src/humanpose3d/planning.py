@@ -84,7 +84,16 @@ def plan(
     report = StageReport("plan", inputs=round(frames))
     depth = None if no_depth else depth_model
     job = FrameJob(
-        Path(), Path(), yolo_model, "yolo", depth, "frame", device, Speed(precision), hands=2, overwrite=True
+        LocalStore(Path()),
+        LocalStore(Path()),
+        yolo_model,
+        "yolo",
+        depth,
+        "frame",
+        device,
+        Speed(precision),
+        hands=2,
+        overwrite=True,
     )
     with scratch_folder() as folder:
         measured = measure(folder, job, frame_size, batch_size, seconds)
@@ -169,7 +178,7 @@ def measure(folder: Path, job: FrameJob, frame_size: int, batch_size: int, secon
     for number in range(2 * batch_size):
         shutil.copy(paths[number % len(paths)], folder / "frames" / f"{number:06d}.jpg")
     preprocess_s = _preprocess_s(folder / "frames", folder / "sidecars", job, batch_size, seconds / 2)
-    replace(job, source=corpus / "images", target=cues)(0)(names)
+    replace(job, source=LocalStore(corpus / "images"), target=LocalStore(cues))(0)(names)
     build_chunks(
         subjects=SUBJECTS, output=str(chunks), dataset="human36m", images_path=corpus / "images", processed_path=cues,
         annotations_path=corpus / "annotations", chunk_size=1000, crop="person", image_size=320, margin=0.25,
@@ -203,7 +212,7 @@ def measure(folder: Path, job: FrameJob, frame_size: int, batch_size: int, secon
 def _preprocess_s(source: Path, target: Path, job: FrameJob, batch_size: int, seconds: float) -> float:
     """A frame's, from the first batch's end on where there is time for a second."""
     names = sorted(path.name for path in source.iterdir())
-    job = replace(job, source=source, target=target)
+    job = replace(job, source=LocalStore(source), target=LocalStore(target))
     done, first, last, outcomes = 0, 0.0, 0.0, list[Outcome]()
     with open_engine("local", None, 1, None) as engine:
         begun = time.monotonic()

@@ -1,7 +1,7 @@
 """Frames -> sidecars: list them batch by batch, leave out what is complete, run both networks, write behind them.
 
-The networks are `estimators`', the files `sidecars`', who works `engines`'. A batch is a stretch of the sorted listing,
-whatever was done before and whoever does it: in other company a frame's last bits could differ.
+The networks are `estimators`', where frames lie and sidecars go `frames`', who works `engines`'. A batch is a stretch
+of the sorted listing, whatever was done before and whoever does it: in other company a frame's last bits could differ.
 """
 
 from __future__ import annotations
@@ -11,30 +11,43 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from humanpose3d.engines import EngineKind, open_engine
+from humanpose3d.engines import AT_ONCE, EngineKind, open_engine
 from humanpose3d.estimators.cues import CueNetworks, DepthOn, Look
 from humanpose3d.estimators.depth import DepthEstimate
 from humanpose3d.estimators.halving import Failed, Halving
 from humanpose3d.estimators.speed import Precision, Speed
-from humanpose3d.files import make_folder
-from humanpose3d.images import TWIN, UnreadableImage, batches, find_images, read_image, without_twins
+from humanpose3d.files import make_folder, scratch_folder
+from humanpose3d.frames import (
+    Encoded,
+    LocalFrames,
+    NotWritten,
+    RemoteFrames,
+    Uncountable,
+    open_frames,
+    open_sidecars,
+)
+from humanpose3d.images import TWIN, UnreadableImage, batches, without_twins
+from humanpose3d.remotes import Store, open_store
 from humanpose3d.reports import Progress, StageReport, progress
 from humanpose3d.shards import Shard, write_shard_report
-from humanpose3d.sidecars import Person, is_complete, write_sidecar
+from humanpose3d.sidecars import Person, SidecarFiles, encode_sidecar
 
 T = TypeVar("T")
 R = TypeVar("R")
+IN_HAND_AFAR = (
+    8  # batches of a worker where a remote is read or written: AT_ONCE in memory as pixels, the others as files
+)
 
 
 def preprocess_folders(
-    input_base_directory: Path,
-    output_base_directory: Path,
+    input_base_directory: str | Path,
+    output_base_directory: str | Path,
     *,
     yolo_model: str = "yolo11x-pose",
     keypoints: str = "yolo",
@@ -52,15 +65,17 @@ def preprocess_folders(
     shard: str = "1/1",
     overwrite: bool = False,
     frame_step: int = 1,
+    temp_dir: Path = Path("./dataset_cache/preprocess"),
     max_bad: float = 0.01,
 ) -> StageReport:
     """Write <sub>/<stem>.json and <sub>/<stem>_depth.png for every image, and every `frame_step`-th frame of each
     video, under the input folder. The frames of clip.mp4 go to <sub>/clip.mp4/000000.json, ...
 
-    Complete frames are left as they are unless `overwrite`. An unreadable image is named in the report and does not
-    stop the run. Nothing that is finished is lost when the run is stopped: start it again.
+    Each folder is one of this machine or remote:path. A remote's videos lie in `temp_dir`, one after the other, while
+    they are read. Complete frames are left as they are unless `overwrite`. An unreadable image is named in the report
+    and does not stop the run. Nothing that is finished is lost when the run is stopped: start it again.
     """
-    source, target = Path(input_base_directory), Path(output_base_directory)
+    source, target = open_store(input_base_directory), open_store(output_base_directory)
     part = Shard.parse(shard)
     report = StageReport("preprocess", max_bad=max_bad)
     job = FrameJob(
@@ -68,20 +83,30 @@ def preprocess_folders(
         Speed(precision, compile), num_workers, overwrite,
     )  # fmt: skip
     job.networks(device)  # says what is wrong with a request before any work
-    plan = Plan(source, target, frame_step, batch_size, part)
-    tasks = plan.batches(report)
-    first = list(islice(tasks, 1))
-    if not first and part.number == 1:
-        raise ValueError(f"no images in {source}; it needs images (jpg, png, ...) or videos, in subfolders or directly")
-    make_folder(target)
     total = Total()
     on_gpus = None if device == "auto" else device.startswith("cuda")
-    with open_engine(engine, address, devices, on_gpus) as workers, progress("preprocess") as bar, plan.counted(bar):
+    with ExitStack() as stack:
+        if not source.is_local and engine == "local":
+            make_folder(temp_dir)
+            job = replace(job, videos=stack.enter_context(scratch_folder(temp_dir)))
+        plan = Plan(open_frames(source, job.videos), target, frame_step, batch_size, part)
+        tasks = plan.batches(report)
+        first = list(islice(tasks, 1))
+        if not first and part.number == 1:
+            raise ValueError(
+                f"no images in {source.location}; it needs images (jpg, png, ...) or videos, in subfolders or directly"
+            )
+        open_sidecars(target).open()
+        in_hand = AT_ONCE if source.is_local and target.is_local else IN_HAND_AFAR
+        workers = stack.enter_context(open_engine(engine, address, devices, on_gpus, in_hand=in_hand))
+        bar = stack.enter_context(progress("preprocess"))
+        stack.enter_context(plan.counted(bar))
         for outcome in workers.run(replace(job, threads=workers.cpus), chain(first, tasks), _deadly):
+            plan.frames.release(outcome.names)
             total.add(outcome, report)
             bar.advance(outcome.frames)
     report.inputs = total.frames + report.skipped_counts[TWIN]
-    report.facts |= {"input": str(source), "output": str(target), "engine": engine, "workers": workers.workers}
+    report.facts |= {"input": source.location, "output": target.location, "engine": engine, "workers": workers.workers}
     report.facts |= total.facts(report, workers.workers)
     report.summary = _summary(report, target)
     write_shard_report(target, report, part)
@@ -92,22 +117,18 @@ def preprocess_folders(
 class Plan:
     """Which frames there are and which go together: the same in every shard, and listed as they are asked for."""
 
-    source: Path
-    target: Path
+    frames: LocalFrames | RemoteFrames
+    target: Store
     frame_step: int
     batch_size: int
     shard: Shard
 
-    def batches(self, report: StageReport) -> Iterator[list[str]]:
+    def batches(self, report: StageReport, *, count_only: bool = False) -> Iterator[list[str]]:
         """This shard's. What is no frame for its name is named in the first shard's report."""
         heard = report if self.shard.number == 1 else StageReport("preprocess")
-        return self.shard.deal(batches(map(str, without_twins(self._frames(), heard)), self.batch_size))
-
-    def _frames(self) -> Iterator[Path]:
-        inside = self.source.is_dir() and self.target.resolve() != self.source.resolve()
-        names = find_images(self.source, leave_out=[self.target] if inside else [], frame_step=self.frame_step)
-        # Sidecars beside the images: our own depth maps are no frames.
-        return names if inside else (name for name in names if not name.name.endswith("_depth.png"))
+        names = self.frames.names(self.target, self.frame_step, count_only=count_only)
+        all_batches = batches(map(str, without_twins(names, heard)), self.batch_size)
+        return self.shard.deal(all_batches) if count_only else self.shard.deal(all_batches, self.frames.release)
 
     @contextmanager
     def counted(self, bar: Progress) -> Iterator[None]:
@@ -115,9 +136,9 @@ class Plan:
         ended = threading.Event()
 
         def count() -> None:
-            with suppress(OSError):  # the work itself meets it too
+            with suppress(OSError, Uncountable):  # the first the work itself meets too
                 frames = 0
-                for batch in self.batches(StageReport("preprocess")):
+                for batch in self.batches(StageReport("preprocess"), count_only=True):
                     if ended.is_set():
                         return
                     frames += len(batch)
@@ -134,7 +155,7 @@ class Plan:
 class Outcome:
     """What became of a batch."""
 
-    frames: int
+    names: Sequence[str]
     counts: Counter[str] = field(default_factory=Counter)
     skipped: list[tuple[str, str]] = field(default_factory=list)  # frame with what is wrong, reason
     network_s: float = 0.0
@@ -142,20 +163,24 @@ class Outcome:
     notes: list[str] = field(default_factory=list)
     estimators: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def frames(self) -> int:
+        return len(self.names)
+
 
 def _deadly(batch: list[str]) -> list[list[str]] | Outcome:
     """Instead of a batch that kills its workers: its frames one by one; a frame that does is left out."""
     if len(batch) > 1:
         return [[name] for name in batch]
-    return Outcome(1, skipped=[(f"{batch[0]} (delete it, or look at it elsewhere)", "killed its worker")])
+    return Outcome(batch, skipped=[(f"{batch[0]} (delete it, or look at it elsewhere)", "killed its worker")])
 
 
 @dataclass(frozen=True)
 class FrameJob:
     """What a worker is to do with batches of frames. Goes to it as it is."""
 
-    source: Path
-    target: Path
+    source: Store
+    target: Store
     yolo_model: str
     keypoints: str
     depth_model: str | None
@@ -165,6 +190,7 @@ class FrameJob:
     hands: int  # threads that read, prepare and write
     overwrite: bool
     threads: int | None = None  # of the networks, on the CPU; None: torch's own choice
+    videos: Path | None = None  # where those of a remote are put
 
     def __call__(self, worker: int) -> Callable[[list[str]], Outcome]:
         return FrameWorker(self, worker).do
@@ -175,39 +201,58 @@ class FrameJob:
         )
 
 
+@dataclass(frozen=True)
+class Made:
+    """What the networks found in a frame, ready to be written."""
+
+    files: SidecarFiles
+    people: int
+
+
 class FrameWorker:
     """Does batches: several threads call `do`, whose networks take turns on one thread, the rest on `hands` others.
 
-    So one batch is read and prepared, another in the networks, a third being written.
+    So one batch is read and prepared, another in the networks, a third being written. Around these, batches of a remote
+    are being fetched ahead and put behind, by threads that only wait: as files, which take far less memory.
     """
 
     def __init__(self, job: FrameJob, number: int) -> None:
         self.job, self.number = job, number
+        self._source, self._target = open_frames(job.source, job.videos), open_sidecars(job.target)
         self._hands = ThreadPoolExecutor(job.hands)
+        self._fetchers = ThreadPoolExecutor(self._source.at_once) if self._source.at_once else self._hands
+        self._writers = ThreadPoolExecutor(self._target.at_once) if self._target.at_once else self._hands
+        self._as_pixels = threading.Semaphore(AT_ONCE)
         self._network = ThreadPoolExecutor(1)  # a queue of its own: first come, first served
         self._loading = threading.Lock()
         self._networks: CueNetworks | None = None
 
     def do(self, names: list[str]) -> Outcome:
         """Writes the sidecars that are missing."""
-        job, outcome = self.job, Outcome(len(names))
+        job, outcome = self.job, Outcome(names)
         missing = set(names) if job.overwrite else {name for name in names if not self._is_complete(name)}
         outcome.counts["complete_before"] = len(names) - len(missing)
         if not missing:
             return outcome
-        self._load(outcome)
-        seen = self._read(sorted(missing), outcome)
-        if seen:  # the others of its batch too: what is found in one depends, in its last bits, on its company
-            seen |= self._read([name for name in names if name not in missing], None)
-        looks = {name: seen[name] for name in names if name in seen}
-        self._find_and_write(looks, missing, outcome)
+        # The others of its batch too: what is found in one depends, in its last bits, on its company.
+        fetched = dict(zip(names, self._fetchers.map(self._fetch, names), strict=True))
+        with self._as_pixels:
+            self._load(outcome)
+            seen = self._read({name: fetched[name] for name in sorted(missing)}, outcome)
+            if seen:
+                seen |= self._read({name: fetched[name] for name in names if name not in missing}, None)
+            made = self._find({name: seen[name] for name in names if name in seen}, missing, outcome)
+        self._write(made, outcome)
         return outcome
 
     def _is_complete(self, name: str) -> bool:
-        return is_complete(self._stem(name), depth=self.job.depth_model is not None)
+        return self._target.is_complete(name, depth=self.job.depth_model is not None)
 
-    def _stem(self, name: str) -> Path:
-        return self.job.target / Path(name).with_suffix("")
+    def _fetch(self, name: str) -> Encoded | UnreadableImage:
+        try:
+            return self._source.fetch(name)
+        except UnreadableImage as error:
+            return error
 
     def _load(self, outcome: Outcome) -> None:
         with self._loading:
@@ -233,23 +278,25 @@ class FrameWorker:
         assert self._networks is not None
         return self._networks
 
-    def _read(self, names: Sequence[str], outcome: Outcome | None) -> dict[str, Look]:
+    def _read(self, frames: dict[str, Encoded | UnreadableImage], outcome: Outcome | None) -> dict[str, Look]:
         """The frames as the networks take them; those that cannot be read are told to the outcome."""
         found: dict[str, Look] = {}
-        for name, look in zip(names, self._hands.map(self._look, names), strict=True):
+        for name, look in zip(frames, self._hands.map(self._look, frames.values()), strict=True):
             if isinstance(look, Look):
                 found[name] = look
             elif outcome is not None:
                 outcome.skipped.append((f"{name} ({look})", "unreadable image"))
         return found
 
-    def _look(self, name: str) -> Look | str:
+    def _look(self, frame: Encoded | UnreadableImage) -> Look | str:
         try:
-            return self.networks.prepare(read_image(self.job.source / name))
+            if isinstance(frame, UnreadableImage):
+                raise frame
+            return self.networks.prepare(self._source.read(frame))
         except UnreadableImage as error:
             return str(error)
 
-    def _find_and_write(self, looks: dict[str, Look], wanted: set[str], outcome: Outcome) -> None:
+    def _find(self, looks: dict[str, Look], wanted: set[str], outcome: Outcome) -> dict[str, Made]:
         people = self._through(self._find_people, looks, wanted, outcome)
         prepared = self._hands.map(lambda name: self.networks.prepare_depth(looks[name], people[name]), people)
         inputs = dict(zip(people, prepared, strict=True))
@@ -260,11 +307,11 @@ class FrameWorker:
             outcome,
         )
         found = [name for name in people if name in wanted and (inputs[name] is None or name in depths)]
-        for _ in self._hands.map(lambda name: self._write(name, looks[name], people[name], depths.get(name)), found):
-            pass  # a write that failed is raised here
-        outcome.counts["frames"] = len(found)
-        outcome.counts["people"] = sum(len(people[name]) for name in found)
-        outcome.counts["frames_without_people"] = sum(not people[name] for name in found)
+        made = self._hands.map(lambda name: self._made(looks[name], people[name], depths.get(name)), found)
+        return dict(zip(found, made, strict=True))
+
+    def _made(self, look: Look, people: list[Person], depth: DepthEstimate | None) -> Made:
+        return Made(encode_sidecar(self.networks.sidecar(look, people, depth)), len(people))
 
     def _through(
         self, network: Halving[T, R], inputs: dict[str, T], wanted: set[str], outcome: Outcome
@@ -284,10 +331,22 @@ class FrameWorker:
                 outcome.skipped.append((f"{name} ({answer.reason})", "the networks cannot take it"))
         return found
 
-    def _write(self, name: str, look: Look, people: list[Person], depth: DepthEstimate | None) -> None:
-        stem = self._stem(name)
-        make_folder(stem.parent)
-        write_sidecar(stem, self.networks.sidecar(look, people, depth))
+    def _write(self, made: dict[str, Made], outcome: Outcome) -> None:
+        for name, fault in zip(made, self._writers.map(self._put, made, made.values()), strict=True):
+            if fault is not None:
+                outcome.skipped.append((f"{name} ({fault})", "not written"))
+                continue
+            outcome.counts["frames"] += 1
+            outcome.counts["people"] += made[name].people
+            outcome.counts["frames_without_people"] += not made[name].people
+
+    def _put(self, name: str, made: Made) -> str | None:
+        """What is wrong, where this frame's alone could not be written."""
+        try:
+            self._target.write(name, made.files)
+        except NotWritten as error:
+            return str(error)
+        return None
 
 
 def _timed(network: Halving[T, R], inputs: Sequence[T]) -> tuple[list[R | Failed], float]:
@@ -335,8 +394,8 @@ class Total:
         }
 
 
-def _summary(report: StageReport, target: Path) -> str:
+def _summary(report: StageReport, target: Store) -> str:
     line = f"preprocessed {report.counts['frames']} of {report.inputs} images, {report.counts['people']} people"
     if report.counts["complete_before"]:
         line += f", {report.counts['complete_before']} were complete"
-    return f"{line}; {target}"
+    return f"{line}; {target.location}"

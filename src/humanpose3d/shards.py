@@ -8,12 +8,11 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
-from humanpose3d.files import write_whole
+from humanpose3d.remotes import Store
 from humanpose3d.reports import NAMED_AT_MOST, StageReport
 
 T = TypeVar("T")
@@ -34,29 +33,31 @@ class Shard:
             raise ValueError(f"--shard {text}: write i/n, from 1/n to n/n, such as 3/8 for the third of eight")
         return Shard(int(found[1]), int(found[2]))
 
-    def deal(self, tasks: Iterable[T]) -> Iterator[T]:
-        """This shard's of them: every n-th, so that all shards end at about the same time."""
+    def deal(self, tasks: Iterable[T], others: Callable[[T], object] = lambda task: None) -> Iterator[T]:
+        """This shard's of them: every n-th, so that all shards end at about the same time. `others` gets the rest."""
         for position, task in enumerate(tasks):
             if position % self.of == self.number - 1:
                 yield task
+            else:
+                others(task)
 
     def report_name(self, stage: str) -> str:
         """<stage>_report.json, or this shard's own beside it."""
         return f"{stage}_report.json" if self.of == 1 else f"{stage}_report.{self.number}-of-{self.of}.json"
 
 
-def write_shard_report(folder: Path, report: StageReport, shard: Shard) -> bool:
+def write_shard_report(folder: Store, report: StageReport, shard: Shard) -> bool:
     """This shard's report, and <stage>_report.json of them all where it finds that all shards have written theirs.
     Returns whether it did."""
-    write_whole(folder / shard.report_name(report.stage), report.to_json())
+    folder.write_bytes(shard.report_name(report.stage), report.to_json())
     if shard.of == 1:
         return True
-    paths = [folder / Shard(number, shard.of).report_name(report.stage) for number in range(1, shard.of + 1)]
+    names = [Shard(number, shard.of).report_name(report.stage) for number in range(1, shard.of + 1)]
     try:
-        parts = [json.loads(path.read_bytes()) for path in paths]
+        parts = [json.loads(folder.read_bytes(name)) for name in names]
     except FileNotFoundError:
         return False
-    write_whole(folder / f"{report.stage}_report.json", (json.dumps(_together(parts), indent=2) + "\n").encode())
+    folder.write_bytes(f"{report.stage}_report.json", (json.dumps(_together(parts), indent=2) + "\n").encode())
     return True
 
 

@@ -51,19 +51,34 @@ def sidecar_paths(folder: Path, stem: str) -> tuple[Path, Path]:
     return folder / f"{stem}.json", folder / f"{stem}_depth.png"
 
 
-def write_sidecar(path_stem: Path, sidecar: Sidecar) -> None:
+@dataclass(frozen=True)
+class SidecarFiles:
+    """What is in a frame's two files."""
+
+    json: bytes
+    depth_png: bytes | None  # None without depth
+
+
+def encode_sidecar(sidecar: Sidecar) -> SidecarFiles:
+    """The bytes of both files, wherever they are to go."""
+    png = None if sidecar.depth_m is None else encode_depth_png(sidecar.depth_m)
+    options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
+    return SidecarFiles(orjson.dumps(_to_json(sidecar), option=options), png)
+
+
+def write_sidecar(path_stem: Path, sidecar: Sidecar | SidecarFiles) -> None:
     """Write <path_stem>.json, and <path_stem>_depth.png where there is depth; the folder must exist.
 
     The JSON goes last, each file under a temporary name first: a frame with a JSON is whole.
     """
+    files = sidecar if isinstance(sidecar, SidecarFiles) else encode_sidecar(sidecar)
     json_path, png_path = sidecar_paths(path_stem.parent, path_stem.name)
     json_path.unlink(missing_ok=True)  # an older JSON must not vouch for the new PNG
-    if sidecar.depth_m is None:
+    if files.depth_png is None:
         png_path.unlink(missing_ok=True)
     else:
-        write_whole(png_path, encode_depth_png(sidecar.depth_m))
-    options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
-    write_whole(json_path, orjson.dumps(_to_json(sidecar), option=options))
+        write_whole(png_path, files.depth_png)
+    write_whole(json_path, files.json)
 
 
 def read_sidecar(path_stem: Path, *, depth: bool = True) -> Sidecar:

@@ -63,6 +63,8 @@ def read_frame(video: Path, frame: int) -> np.ndarray:
     readers[video] = reader
     while len(readers) > OPEN_AT_ONCE:
         readers.popitem(last=False)[1].close()
+    for gone in [path for path in readers if not path.exists()]:  # an open file would still take its room on the disk
+        readers.pop(gone).close()
     return image
 
 

@@ -37,6 +37,7 @@ RANGES_A_FILE = 8  # so many at least, where it is large enough: a few files at 
 LARGE_RANGE_BYTES = 64 << 20  # where requests are counted, or a connection is dear
 DEAR_CONNECTIONS = ("sftp", "ftp", "smb")  # kinds of drives whose servers turn away many at once
 RANGES_AT_ONCE = 32  # in a process, over all its files
+FILES_AT_ONCE, SHY_FILES_AT_ONCE = 16, 4  # small ones, in a process; the second where connections are dear
 PROGRESS_BYTES = 64 << 10  # a request that brought as much was no failure, though it broke
 CUT_SHORT = "it ended early"
 
@@ -80,15 +81,30 @@ class RcloneStore(Store):
     def folders(self) -> tuple[str, ...]:
         return tuple(entry["Name"] for entry in self._entries("dirs"))
 
-    def _entries(self, kind: str) -> _Listing:
-        options = {"noModTime": True, "noMimeType": True, f"{kind}Only": True}
+    def contents(self) -> tuple[tuple[Entry, ...], tuple[str, ...]]:
+        entries = self._entries()
+        files = tuple(Entry(entry["Name"], entry["Size"]) for entry in entries if not entry["IsDir"])
+        return files, tuple(entry["Name"] for entry in entries if entry["IsDir"])
+
+    @property
+    def files_at_once(self) -> int:
+        """How many small files it is asked for, or given, at once by one process."""
+        return SHY_FILES_AT_ONCE if self._is_shy else FILES_AT_ONCE
+
+    @property
+    def _is_shy(self) -> bool:
+        return bool(self._flags) or rclone.type_of(self.remote) in DEAR_CONNECTIONS
+
+    def _entries(self, kind: str | None = None) -> _Listing:
+        options = {"noModTime": True, "noMimeType": True} | ({f"{kind}Only": True} if kind else {})
 
         def ask(daemon: Daemon) -> _Listing:
             answer = daemon.call("operations/list", rclone.COMMAND_LIMIT_S, fs=self._fs, remote="", opt=options)
             return answer["list"]
 
         def run() -> _Listing:
-            return json.loads(self._run(["lsjson", "--no-modtime", "--no-mimetype", f"--{kind}-only", self.location]))
+            only = [f"--{kind}-only"] if kind else []
+            return json.loads(self._run(["lsjson", "--no-modtime", "--no-mimetype", *only, self.location]))
 
         try:
             return sorted(self._ask("list", self.location, ask, run), key=lambda entry: entry["Name"])
@@ -202,8 +218,7 @@ class RcloneStore(Store):
     def _get(self, daemon: Daemon, name: str, path: Path, size: int | None) -> None:
         """In ranges, several at once. What a killed process had fetched is not fetched again."""
         expected, changed = (size, "") if size is not None else self._facts(name)
-        is_shy = bool(self._flags) or rclone.type_of(self.remote) in DEAR_CONNECTIONS
-        step = LARGE_RANGE_BYTES if is_shy else _range_bytes(expected)
+        step = LARGE_RANGE_BYTES if self._is_shy else _range_bytes(expected)
         with _PartFile.opened(path, f"{self._address(name)} {expected} {changed}", expected, step) as part:
 
             def fetch(offset: int) -> None:

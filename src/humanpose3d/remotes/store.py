@@ -47,6 +47,10 @@ class Store(ABC):
     def folders(self) -> tuple[str, ...]:
         """Names of the folders directly in it, sorted."""
 
+    def contents(self) -> tuple[tuple[Entry, ...], tuple[str, ...]]:
+        """`list` and `folders`, of a remote by one request."""
+        return self.list(), self.folders()
+
     @abstractmethod
     def stat(self, name: str) -> Entry | None:
         """One file, or None where it is not there."""
