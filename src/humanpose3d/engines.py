@@ -26,9 +26,7 @@ R = TypeVar("R")
 EngineKind = Literal["local", "ray"]
 Do = Callable[[T], R]  # does one task; several threads call it at once
 Job = Callable[[int], Do[T, R]]  # a worker's number -> what it does; small enough to be sent
-AT_ONCE = (
-    3  # tasks a worker has in hand unless a stage says otherwise: it reads for one, computes another, writes a third
-)
+AT_ONCE = 3  # tasks a worker has in hand, so that it can read for one, compute another and write a third
 DEATHS = 5  # of workers that were doing nothing else, until a task is held to be what kills them
 
 
@@ -81,9 +79,7 @@ def open_engine(
         gpus = _gpus_here() if on_gpus is not False else 0
         cores = os.cpu_count() or 1
         workers = (gpus or cores) if workers < 0 else workers
-        yield Engine(
-            workers, max(cores // workers, 1), lambda job, number: _Process(job, number, in_hand), in_hand
-        )  # fmt: skip
+        yield Engine(workers, max(cores // workers, 1), lambda job, number: _Process(job, number, in_hand), in_hand)
 
 
 def _gpus_here() -> int:

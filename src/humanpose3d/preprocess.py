@@ -40,9 +40,7 @@ from humanpose3d.sidecars import Person, SidecarFiles, encode_sidecar
 
 T = TypeVar("T")
 R = TypeVar("R")
-IN_HAND_AFAR = (
-    8  # batches of a worker where a remote is read or written: AT_ONCE in memory as pixels, the others as files
-)
+IN_HAND_AFAR = 8  # where a remote is read or written: AT_ONCE batches in memory as pixels, the others as files
 
 
 def preprocess_folders(
