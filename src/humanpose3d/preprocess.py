@@ -22,7 +22,7 @@ from humanpose3d.estimators.cues import CueNetworks, DepthOn, Look
 from humanpose3d.estimators.depth import DepthEstimate
 from humanpose3d.estimators.halving import Failed, Halving
 from humanpose3d.estimators.speed import Precision, Speed
-from humanpose3d.files import make_folder
+from humanpose3d.files import make_folder, write_whole
 from humanpose3d.images import TWIN, UnreadableImage, batches, find_images, read_image, without_twins
 from humanpose3d.reports import Progress, StageReport, progress
 from humanpose3d.shards import Shard, write_shard_report
@@ -84,7 +84,9 @@ def preprocess_folders(
     report.facts |= {"input": str(source), "output": str(target), "engine": engine, "workers": workers.workers}
     report.facts |= total.facts(report, workers.workers)
     report.summary = _summary(report, target)
-    write_shard_report(target, report, part)
+    write_shard_report(
+        report, part, lambda name: (target / name).read_bytes(), lambda name, data: write_whole(target / name, data)
+    )
     return report
 
 

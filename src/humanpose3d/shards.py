@@ -8,12 +8,10 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
-from humanpose3d.files import write_whole
 from humanpose3d.reports import NAMED_AT_MOST, StageReport
 
 T = TypeVar("T")
@@ -40,23 +38,76 @@ class Shard:
             if position % self.of == self.number - 1:
                 yield task
 
-    def report_name(self, stage: str) -> str:
-        """<stage>_report.json, or this shard's own beside it."""
-        return f"{stage}_report.json" if self.of == 1 else f"{stage}_report.{self.number}-of-{self.of}.json"
+    def stretch(self, count: int) -> range:
+        """This shard's of `count` numbered tasks that are better done side by side."""
+        return range(count * (self.number - 1) // self.of, count * self.number // self.of)
+
+    def slice(self, tasks: Sequence[T]) -> Sequence[T]:
+        """This shard's of tasks that are better done side by side."""
+        mine = self.stretch(len(tasks))
+        return tasks[mine.start : mine.stop]
+
+    @property
+    def all(self) -> list[Shard]:
+        return [Shard(number, self.of) for number in range(1, self.of + 1)]
+
+    def name(self, file: str) -> str:
+        """This shard's own of a JSON file that there would be once: <file>.3-of-8.json."""
+        return file if self.of == 1 else f"{file.removesuffix('.json')}.{self.number}-of-{self.of}.json"
+
+    @staticmethod
+    def of_name(name: str, file: str) -> Shard | None:
+        """The shard whose own of `file` is called so; None for any other name."""
+        found = re.fullmatch(re.escape(file.removesuffix(".json")) + r"\.(\d+)-of-(\d+)\.json", name)
+        return Shard(int(found[1]), int(found[2])) if found else None
+
+    @property
+    def of_several(self) -> list[str]:
+        """["3/8"]; [] where the job is not cut: what tells a shard's things from the whole job's."""
+        return [str(self)] if self.of > 1 else []
+
+    def remark(self, *, is_last: bool) -> str:
+        """What a summary adds: '' where the job is not cut."""
+        if self.of == 1:
+            return ""
+        return f" (shard {self}; " + ("all have ended)" if is_last else "the others have not all ended)")
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
 
 
-def write_shard_report(folder: Path, report: StageReport, shard: Shard) -> bool:
+WHOLE = Shard()  # the job is not cut
+
+
+def write_shard_report(
+    report: StageReport,
+    shard: Shard,
+    read: Callable[[str], bytes],
+    write: Callable[[str, bytes], None],
+    *,
+    is_new: bool = True,
+) -> bool:
     """This shard's report, and <stage>_report.json of them all where it finds that all shards have written theirs.
-    Returns whether it did."""
-    write_whole(folder / shard.report_name(report.stage), report.to_json())
+    Returns whether it did.
+
+    read, write: files of the output, by name. is_new: False where all shards had ended before; what this one reported
+    then says more.
+    """
+    file = f"{report.stage}_report.json"
     if shard.of == 1:
+        write(file, report.to_json())
         return True
-    paths = [folder / Shard(number, shard.of).report_name(report.stage) for number in range(1, shard.of + 1)]
     try:
-        parts = [json.loads(path.read_bytes()) for path in paths]
+        if is_new:
+            raise FileNotFoundError
+        read(shard.name(file))
+    except FileNotFoundError:
+        write(shard.name(file), report.to_json())
+    try:
+        parts = [json.loads(read(each.name(file))) for each in shard.all]
     except FileNotFoundError:
         return False
-    write_whole(folder / f"{report.stage}_report.json", (json.dumps(_together(parts), indent=2) + "\n").encode())
+    write(file, (json.dumps(_together(parts), indent=2) + "\n").encode())
     return True
 
 
@@ -67,9 +118,18 @@ def _together(parts: list[dict[str, Any]]) -> dict[str, Any]:
         whole = skipped.setdefault(reason, {"count": 0, "inputs": []})
         whole["count"] += some["count"]
         whole["inputs"] = (whole["inputs"] + some["inputs"])[:NAMED_AT_MOST]
-    counts = sum((Counter(part["counts"]) for part in parts), Counter[str]())
+    counts = Counter[str]()
+    for part in parts:
+        counts.update(part["counts"])
+    facts = dict(parts[0])
+    if "inspection" in facts:
+        found = [part["inspection"] for part in parts]
+        facts["inspection"] = {
+            "samples": sum(each["samples"] for each in found),
+            "findings": [finding for each in found for finding in each["findings"]],
+        }
     return {
-        **parts[0],
+        **facts,
         "summary": "; ".join(part["summary"] for part in parts),
         "inputs": sum(part["inputs"] for part in parts),
         "counts": dict(counts),
