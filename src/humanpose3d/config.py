@@ -158,6 +158,9 @@ class ChunkConfig(Command):
     which must see the images and the processed folder. This one writes the chunks."""
     address: str | None = None
     """Of a running Ray cluster, as 'ray start --head' prints it. None: what RAY_ADDRESS says, else this machine."""
+    shard: str = "1/1"
+    """i/n writes the i-th of n equal parts, on as many machines that know nothing of each other; whichever ends last
+    writes index.json. All n together write the same bytes as one run."""
     max_bad: Share = 0.01
     """Share of frames left out above which the exit code is 1."""
 
@@ -188,6 +191,9 @@ class SplitConfig(Command):
     """gz writes .tar.gz."""
     workers: Annotated[Count, arg(aliases=["--num-workers"])] = _copy_workers()
     """Threads that read, check and write samples."""
+    shard: str = "1/1"
+    """i/n writes the i-th of n equal parts, on as many machines that know nothing of each other; whichever ends last
+    writes index.json. All n together write the same bytes as one run."""
     max_bad: Share = 0.01
     """Share of invalid samples above which the exit code is 1."""
 
@@ -218,6 +224,9 @@ class RechunkConfig(Command):
     than they take, the chunks are fetched in several passes."""
     workers: Annotated[Count, arg(aliases=["--num-workers"])] = _copy_workers()
     """Threads that read, check and write samples."""
+    shard: str = "1/1"
+    """i/n writes the i-th of n equal parts, on as many machines that know nothing of each other; whichever ends last
+    writes index.json. All n together write the same bytes as one run."""
     max_bad: Share = 0.01
     """Share of invalid samples above which the exit code is 1."""
 
@@ -626,6 +635,7 @@ class PlanConfig(Command):
 @dataclass(frozen=True, kw_only=True)
 class IndexConfig(Command):
     """Chunks that somebody else wrote (stock WebDataset, say) -> the same folder with index.json and offset tables.
+    Chunks that shards wrote -> the index.json of them all, where the last one did not come to write it.
 
     Example: humanpose3d index myonedrive:chunks
     """

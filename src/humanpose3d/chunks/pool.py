@@ -76,8 +76,8 @@ class Pool:
             source.verify()
 
 
-def open_pool(store: Store, index: ChunkIndex, order: np.ndarray, start: int, folder: Path, threads: int) -> Pool:
-    """The set's samples in `order` (int64 [N]) from position `start` on.
+def open_pool(store: Store, index: ChunkIndex, order: np.ndarray, positions: range, folder: Path, threads: int) -> Pool:
+    """The set's samples in `order` (int64 [N]), of which those at these positions are taken.
 
     Chunks of a remote, and packed ones, are copied to `folder` where its disk has the room. Where it has not, the order
     is cut into buckets that fit, and the chunks are fetched once for each. Chunks in place are read at random; a set
@@ -88,12 +88,14 @@ def open_pool(store: Store, index: ChunkIndex, order: np.ndarray, start: int, fo
     missing = sum(_tar_bytes(store, entry) for entry in copied if not _copy(entry, folder).is_file())
     free, set_bytes = _free(folder), sum(entry.bytes for entry in index.chunks)
     if missing > free:
-        return _in_buckets(store, index, order, start, folder, threads, room=free, passes=True)
+        return _in_buckets(store, index, order, positions, folder, threads, room=free, passes=True)
     if not copied and CACHE_SHARE * available_memory() < set_bytes < free and _is_slow_to_seek(store, index):
-        return _in_buckets(store, index, order, start, folder, threads, room=free, passes=False)
-    sources = _bring(store, index, folder, verify=start > 0)
+        return _in_buckets(store, index, order, positions, folder, threads, room=free, passes=False)
+    # A chunk of which not every sample is taken cannot be checked on the way.
+    sources = _bring(store, index, folder, verify=len(positions) < len(order))
     samples = InPlace(sources)
-    return Pool(iter([(samples, order[start:])]), _repeated([source.pieces for source in sources]), sources)
+    rest = order[positions.start : positions.stop]
+    return Pool(iter([(samples, rest)]), _repeated([source.pieces for source in sources]), sources)
 
 
 class InPlace:
@@ -194,7 +196,7 @@ def _in_buckets(
     store: Store,
     index: ChunkIndex,
     order: np.ndarray,
-    start: int,
+    positions: range,
     folder: Path,
     threads: int,
     *,
@@ -212,7 +214,10 @@ def _in_buckets(
             f"{folder} has {room / 1e9:.2f} GB free, too little for a few chunks of this set "
             f"({largest / 1e9:.2f} GB each); name a roomier disk with --temp-dir"
         )
-    stretches_of = [range(first, min(first + span, len(order))) for first in range(start, len(order), span)]
+    if not positions:
+        return Pool(iter(()))
+    firsts = range(positions.start, positions.stop, span)
+    stretches_of = [range(first, min(first + span, positions.stop)) for first in firsts]
     how = f"{len(stretches_of)} passes over the chunks" if passes else f"{len(stretches_of)} buckets, in a second pass"
     _log.warning("%s: the set (%.1f GB) is shuffled in %s", folder, set_bytes / 1e9, how)
     pool = Pool(iter(()))
