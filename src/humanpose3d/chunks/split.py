@@ -9,7 +9,7 @@ import re
 import shutil
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,15 +24,23 @@ from humanpose3d.chunks.transfer import Arena, SourceChunk, Taken, in_turns, one
 from humanpose3d.chunks.write import (
     ChunkSetWriter,
     StretchWriter,
+    Written,
+    add_to_report,
     job_folder,
+    killed_its_worker,
     refuse_same_place,
     report_state,
     restore_report,
+    seen_from_elsewhere,
 )
+from humanpose3d.engines import Engine, EngineKind, in_order, open_engine
+from humanpose3d.images import batches
 from humanpose3d.remotes import Store, open_store
 from humanpose3d.reports import StageReport, progress
 from humanpose3d.sample import normalise_subject, subjects_asked_for
 from humanpose3d.shards import Shard, write_shard_report
+
+TASKS_PER_WORKER = 8  # of a cluster
 
 
 def split_by_subject(
@@ -47,6 +55,8 @@ def split_by_subject(
     compress: str,
     workers: int,
     max_bad: float,
+    engine: EngineKind = "local",
+    address: str | None = None,
     shard: str = "1/1",
 ) -> StageReport:
     """Fields as in SplitConfig. Cut off, it goes on after the last whole chunk of each part.
@@ -67,7 +77,8 @@ def split_by_subject(
     wanted = _subjects_meant(asked, index, source)
     _refuse_overlap(wanted)
     places = Places.of(index, wanted, new_chunk_size)
-    chunks = places.ranges(mine.slice(places.chunks()))
+    own = mine.slice(places.chunks())
+    chunks = places.ranges(own)
     reports = {part: StageReport("split") for part in targets}
     borrowed = job_folder(temp_extraction_dir, source.place, destination.place, *mine.of_several)
     staging = job_folder(staging_dir, source.place, destination.place, *mine.of_several)
@@ -99,7 +110,15 @@ def split_by_subject(
             if writer.state is not None:
                 restore_report(reports[part], writer.state)
         is_new = not all(writer.index for writer in writers.values())
-        _split(source, index, places, writers, reports, borrowed, workers)
+        if engine == "ray" and is_new:
+            job = SplitJob(
+                seen_from_elsewhere(source), seen_from_elsewhere(destination), index, places, compress,
+                borrowed.absolute(), staging.absolute(),
+            )  # fmt: skip
+            with open_engine("ray", address, workers, False) as cluster:
+                _split_on(cluster, job, own, writers, reports)
+        else:
+            _split(source, index, places, writers, reports, borrowed, workers)
         ended = [
             writer.finish_part(why_none=reports[part].skipped_line() or f"no sample of {', '.join(wanted[part])}")
             for part, writer in writers.items()
@@ -158,8 +177,8 @@ class Places:
         """The numbers in a part that the samples of a source chunk have."""
         return range(self.starts[part][source], self.starts[part][source + 1])
 
-    def part(self, taken: Taken) -> str | None:
-        """The one that a sample counts for."""
+    def part(self, taken: Taken) -> str:
+        """The one that a sample counts for; "" for one that is dropped."""
         meta = taken.meta
         if taken.fault is not None:
             try:
@@ -171,7 +190,77 @@ class Places:
         fits = all(found in (None, known) for found, known in zip(own, self.skeletons, strict=True))
         if not isinstance(subject, str) or not fits:
             return next(iter(self.starts))
-        return self.part_of.get(normalise_subject(subject))
+        return self.part_of.get(normalise_subject(subject), "")
+
+
+@dataclass(frozen=True)
+class SplitTask:
+    number: int
+    chunks: tuple[tuple[str, int], ...]  # as (part, number), neighbours in the source
+
+    def __repr__(self) -> str:
+        return ", ".join(f"{number} of {part}" for part, number in self.chunks)
+
+
+@dataclass(frozen=True)
+class SplitJob:
+    """What a worker on another machine needs to write any chunks. Goes to it as it is."""
+
+    source: str
+    destination: str
+    index: ChunkIndex
+    places: Places
+    compress: str
+    borrowed: Path
+    staging: Path
+
+    def __call__(self, worker: int) -> Callable[[SplitTask], tuple[int, dict[str, Written]]]:
+        return self.do
+
+    def do(self, task: SplitTask) -> tuple[int, dict[str, Written]]:
+        source, destination = open_store(self.source), open_store(self.destination)
+        folder, staging = (each / f"task-{task.number}" for each in (self.borrowed, self.staging))
+        chunks = {part: numbers for part, numbers in self.places.ranges(task.chunks).items() if numbers}
+        reports = {part: StageReport("split") for part in chunks}
+        with ExitStack() as stack:
+            for each in (folder, staging):
+                stack.callback(shutil.rmtree, each, ignore_errors=True)
+            writers = {
+                part: stack.enter_context(
+                    StretchWriter(
+                        destination.child(part), prefix=part, chunk_size=self.places.chunk_size,
+                        compress=self.compress, staging=staging / part, chunks=numbers,
+                        skeletons=self.places.skeletons,
+                    )
+                )
+                for part, numbers in chunks.items()
+            }  # fmt: skip
+            _split(source, self.index, self.places, writers, reports, folder, 1)
+            return task.number, {part: Written.by(writer, reports[part]) for part, writer in writers.items()}
+
+
+def _split_on(
+    cluster: Engine,
+    job: SplitJob,
+    own: Sequence[tuple[str, int]],
+    writers: Mapping[str, ChunkSetWriter],
+    reports: Mapping[str, StageReport],
+) -> None:
+    """Some chunks that begin side by side are a task; their accounts are taken in in order."""
+    left = [(part, number) for part, number in own if writers[part].wants(number * job.places.chunk_size)]
+    size = max(len(left) // (cluster.workers * TASKS_PER_WORKER), 1)
+    tasks = (SplitTask(number, tuple(some)) for number, some in enumerate(batches(left, size)))
+    try:
+        with progress("chunks", len(left)) as bar:
+            for parts in in_order(cluster.run(job, tasks, killed_its_worker)):
+                for part, written in parts.items():
+                    add_to_report(reports[part], written.state)
+                    writers[part].add(written)
+                    bar.advance(len(written.entries))
+    except ValueError:  # a chunk of the source is not as it should be
+        for writer in writers.values():
+            writer.start_over()
+        raise
 
 
 def _split(
@@ -249,7 +338,7 @@ def _move(
 ) -> None:
     """seen: samples of each part that came before it in its source chunk."""
     part = places.part(taken)
-    if part is None:
+    if part not in writers:  # dropped, or of no interest here
         return
     ranks, writer = places.ranks(part, source), writers[part]
     rank = ranks.start + min(seen[part], len(ranks) - 1)  # not beyond what the index says

@@ -14,6 +14,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -38,7 +39,7 @@ from humanpose3d.chunks.read import BLOCK, TableBuilder
 from humanpose3d.chunks.transfer import Piece, Taken, canonical_order, member_header
 from humanpose3d.files import PART, part_path
 from humanpose3d.remotes import LocalStore, RemoteError, Store
-from humanpose3d.reports import StageReport
+from humanpose3d.reports import NAMED_AT_MOST, StageReport
 from humanpose3d.shards import WHOLE, Shard
 
 # zlib, not ISA-L: its output depends on the processor, and the same input is to give the same bytes everywhere.
@@ -263,12 +264,12 @@ class ChunkSetWriter(StretchWriter):
     def is_done(self) -> bool:
         return self.index is not None or super().is_done
 
-    def add(self, entries: Sequence[ChunkEntry], facts: SetFacts, position: int) -> None:
-        """Takes in chunks that a `StretchWriter` wrote to the same store, in order; with `position` it goes on."""
+    def add(self, written: Written) -> None:
+        """Takes in the next stretch, which a `StretchWriter` wrote to the same store."""
         with self._explained():
-            self.facts.update(facts)
-            self.entries += entries
-            self.position = position
+            self.facts.update(written.facts)
+            self.entries += written.entries
+            self.position = written.end
             self._chunk_is_done()
 
     def start_over(self) -> None:
@@ -549,6 +550,43 @@ def report_state(report: StageReport) -> dict[str, Any]:
         "skipped": report.skipped,
         "skipped_counts": dict(report.skipped_counts),
     }
+
+
+def add_to_report(report: StageReport, state: Mapping[str, Any]) -> None:
+    """Takes in what `report_state` had of another report, of inputs that come after."""
+    report.counts.update(state["counts"])
+    report.skipped_counts.update(state["skipped_counts"])
+    for reason, names in state["skipped"].items():
+        report.skipped[reason] = (report.skipped.get(reason, []) + names)[:NAMED_AT_MOST]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What came of a stretch that was written elsewhere."""
+
+    entries: list[ChunkEntry]
+    facts: SetFacts
+    state: dict[str, Any]  # of its report
+    end: int  # the position after it
+
+    @staticmethod
+    def by(writer: StretchWriter, report: StageReport) -> Written:
+        """Ends the stretch."""
+        writer.close()
+        return Written(writer.entries, writer.facts, report_state(report), writer.end)
+
+
+def seen_from_elsewhere(store: Store) -> str:
+    """The location under which other machines find a store."""
+    return store.place if store.is_local else store.location
+
+
+def killed_its_worker(task: Any) -> Any:
+    """Instead of a task that kills whoever does it: nothing can stand for a chunk."""
+    raise OSError(
+        f"chunk {task} kills every worker that writes it, most likely for want of memory; run the same command again "
+        "with fewer --workers: finished chunks are kept"
+    )
 
 
 def restore_report(report: StageReport, state: Mapping[str, Any]) -> None:
