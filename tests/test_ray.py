@@ -22,6 +22,9 @@ from humanpose3d.engines import import_ray, open_engine
 from humanpose3d.preprocess import preprocess_folders
 from humanpose3d.remotes import open_store
 from humanpose3d.studio.mocap import write_mocap
+from tests.chunks.sets import hashes, samples_of, write_set
+from tests.chunks.test_rechunk import shuffle
+from tests.chunks.test_split import split
 from tests.conftest import S3Remote
 from tests.ports import free_port, wait_for_port
 
@@ -157,6 +160,53 @@ def test_a_cluster_makes_the_same_chunks(cluster: tuple[str, list[subprocess.Pop
     assert report.exit_code == 0
     here, there = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("here", "there"))
     assert len(here) > 4 and {name for name in here if here[name] != there[name]} == {"chunker_report.json"}
+
+
+def test_a_cluster_splits_and_shuffles_to_the_same_bytes_though_a_worker_is_killed(
+    cluster: tuple[str, list[subprocess.Popen]], tmp_path: Path
+) -> None:
+    address, nodes = cluster
+    write_set(tmp_path / "chunks", samples_of(60), chunk_size=9)
+    stop = threading.Event()
+    killed: list[int] = []
+
+    def kill() -> None:
+        while not killed and not stop.wait(0.02):
+            if list((tmp_path / "there").rglob("*.tar")) and (pids := workers_of(nodes)):
+                os.kill(pids[0], signal.SIGKILL)
+                killed.append(pids[0])
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        on_ray: dict[str, Any] = {"engine": "ray", "address": address}
+        for place, engine in (("there", on_ray), ("here", {})):
+            folder = tmp_path / place
+            split(tmp_path, tmp_path / "chunks", folder / "split", "S1", "S9", **engine)
+            report = shuffle(tmp_path, folder / "split", folder / "shuffled", chunk_size=2, **engine)
+            assert report.counts == {"samples": 60, "chunks": 30} and report.exit_code == 0
+    finally:
+        stop.set()
+        killer.join()
+    assert killed and hashes(tmp_path / "there") == hashes(tmp_path / "here")
+    assert not list((tmp_path / "there").rglob("*.part"))
+
+
+def test_damage_that_a_worker_finds_is_the_same_one_line_and_leaves_nothing(
+    cluster: tuple[str, list[subprocess.Popen]], tmp_path: Path
+) -> None:
+    write_set(tmp_path / "chunks", samples_of(20), chunk_size=9)
+    chunk = tmp_path / "chunks" / "chunk_000001.tar"
+    whole = chunk.read_bytes()
+    damaged = bytearray(whole)
+    damaged[whole.index(b"\xff\xd8\xff") + 200] ^= 0xFF  # inside a JPEG: its ends are well
+    chunk.write_bytes(damaged)
+    with pytest.raises(ValueError, match="chunk_000001.tar does not have the checksum that index.json says"):
+        shuffle(tmp_path, tmp_path / "chunks", tmp_path / "out", engine="ray", address=cluster[0])
+    chunk.write_bytes(whole)
+    shuffle(tmp_path, tmp_path / "chunks", tmp_path / "out")
+    shuffle(tmp_path, tmp_path / "chunks", tmp_path / "straight")
+    assert hashes(tmp_path / "out") == hashes(tmp_path / "straight")
 
 
 def test_an_address_where_nothing_is_is_one_clear_line() -> None:

@@ -17,6 +17,19 @@ def test_every_task_is_dealt_to_one_shard() -> None:
     assert sorted(sum(dealt, [])) == list(range(10)) and max(map(len, dealt)) - min(map(len, dealt)) <= 1
 
 
+@pytest.mark.parametrize("count", [0, 2, 10])
+def test_every_stretch_is_one_shards(count: int) -> None:
+    stretches = [shard.stretch(count) for shard in Shard(1, 3).all]
+    assert [number for stretch in stretches for number in stretch] == list(range(count))
+    assert max(map(len, stretches)) - min(map(len, stretches)) <= 1
+
+
+def test_a_shards_file_is_its_own_and_tells_whose_it_is() -> None:
+    assert Shard(3, 8).name("building.json") == "building.3-of-8.json" and Shard().name("a.json") == "a.json"
+    assert Shard.of_name("building.3-of-8.json", "building.json") == Shard(3, 8)
+    assert Shard.of_name("building.json", "building.json") is Shard.of_name("split.3-of-8.json", "a.json") is None
+
+
 @pytest.mark.parametrize("text", ["0/4", "5/4", "4", "a/b", "1/0", "-1/4", "1/4/2"])
 def test_a_shard_that_cannot_be_is_one_clear_line(text: str) -> None:
     with pytest.raises(ValueError, match=f"--shard {text}: write i/n"):
@@ -29,7 +42,8 @@ def test_the_last_report_gathers_them_all(tmp_path: Path) -> None:
         report = StageReport("preprocess", inputs=10)
         report.count("frames", 10 - number)
         report.skip(f"image {number}", "unreadable image")
-        assert write_shard_report(LocalStore(tmp_path), report, Shard(number, 2)) == (number == 1)
+        is_last = write_shard_report(LocalStore(tmp_path), report, Shard(number, 2))
+        assert is_last == (number == 1)
     whole = json.loads((tmp_path / "preprocess_report.json").read_bytes())
     assert whole["inputs"] == 20 and whole["counts"] == {"frames": 17} and whole["shards"] == 2
     assert whole["skipped"] == {"unreadable image": {"count": 2, "inputs": ["image 1", "image 2"]}}

@@ -138,10 +138,11 @@ def plan(args: Sequence[str] | None = None, prog: str | None = None) -> int:
 def index(args: Sequence[str] | None = None, prog: str | None = None) -> int:
     def stage(settings: config.IndexConfig) -> StageReport:
         from humanpose3d.chunks.layout import index_chunks
+        from humanpose3d.chunks.parts import finish_shards
         from humanpose3d.remotes import open_store
 
-        report = StageReport("index")
-        found = index_chunks(open_store(settings.location))
+        report, store = StageReport("index"), open_store(settings.location)
+        found = finish_shards(store) or index_chunks(store)
         report.summary = f"indexed {len(found.chunks)} chunks, {found.samples} samples, in {settings.location}"
         return report
 

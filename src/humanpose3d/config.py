@@ -162,6 +162,9 @@ class ChunkConfig(Command):
     which must see the images and the processed folder. This one writes the chunks."""
     address: str | None = None
     """Of a running Ray cluster, as 'ray start --head' prints it. None: what RAY_ADDRESS says, else this machine."""
+    shard: str = "1/1"
+    """i/n writes the i-th of n equal parts, on as many machines that know nothing of each other; whichever ends last
+    writes index.json. All n together write the same bytes as one run."""
     max_bad: Share = 0.01
     """Share of frames left out above which the exit code is 1."""
 
@@ -191,7 +194,15 @@ class SplitConfig(Command):
     compress: Compress = "none"
     """gz writes .tar.gz."""
     workers: Annotated[Count, arg(aliases=["--num-workers"])] = _copy_workers()
-    """Threads that read, check and write samples."""
+    """Threads that read, check and write samples; with --engine ray as many workers of the cluster."""
+    engine: Literal["local", "ray"] = "local"
+    """Who writes the chunks: this machine, or the machines of a Ray cluster (pip install 'humanpose3d[ray]'), all of
+    which must see the same folders, or know the same remotes."""
+    address: str | None = None
+    """Of a running Ray cluster, as 'ray start --head' prints it. None: what RAY_ADDRESS says, else this machine."""
+    shard: str = "1/1"
+    """i/n writes the i-th of n equal parts, on as many machines that know nothing of each other; whichever ends last
+    writes index.json. All n together write the same bytes as one run."""
     max_bad: Share = 0.01
     """Share of invalid samples above which the exit code is 1."""
 
@@ -221,7 +232,15 @@ class RechunkConfig(Command):
     """Where remote and .tar.gz chunks are copied to while needed, and new ones wait for their upload. With less room
     than they take, the chunks are fetched in several passes."""
     workers: Annotated[Count, arg(aliases=["--num-workers"])] = _copy_workers()
-    """Threads that read, check and write samples."""
+    """Threads that read, check and write samples; with --engine ray as many workers of the cluster."""
+    engine: Literal["local", "ray"] = "local"
+    """Who writes the chunks: this machine, or the machines of a Ray cluster (pip install 'humanpose3d[ray]'), all of
+    which must see the same folders, or know the same remotes."""
+    address: str | None = None
+    """Of a running Ray cluster, as 'ray start --head' prints it. None: what RAY_ADDRESS says, else this machine."""
+    shard: str = "1/1"
+    """i/n writes the i-th of n equal parts, on as many machines that know nothing of each other; whichever ends last
+    writes index.json. All n together write the same bytes as one run."""
     max_bad: Share = 0.01
     """Share of invalid samples above which the exit code is 1."""
 
@@ -630,6 +649,7 @@ class PlanConfig(Command):
 @dataclass(frozen=True, kw_only=True)
 class IndexConfig(Command):
     """Chunks that somebody else wrote (stock WebDataset, say) -> the same folder with index.json and offset tables.
+    Chunks that shards wrote -> the index.json of them all, where the last one did not come to write it.
 
     Example: humanpose3d index myonedrive:chunks
     """

@@ -82,6 +82,16 @@ def open_engine(
         yield Engine(workers, max(cores // workers, 1), lambda job, number: _Process(job, number, in_hand), in_hand)
 
 
+def in_order(results: Iterable[tuple[int, R]], first: int = 0) -> Iterator[R]:
+    """The results of tasks numbered from `first` on, in the order of their numbers."""
+    waiting: dict[int, R] = {}
+    for number, result in results:
+        waiting[number] = result
+        while first in waiting:
+            yield waiting.pop(first)
+            first += 1
+
+
 def _gpus_here() -> int:
     import torch
 
@@ -96,7 +106,7 @@ def _on_cluster(ray: Any, workers: int, on_gpus: bool | None, in_hand: int) -> E
     if workers > (gpus if needs_gpu else cores) or not workers:
         raise ValueError(
             f"{max(workers, 1)} workers, and the Ray cluster has {gpus} GPUs and {cores} CPUs; ask for fewer "
-            "(preprocess: --devices, and --device cpu where no GPU is wanted; chunk: --workers)"
+            "(preprocess: --devices, and --device cpu where no GPU is wanted; the others: --workers)"
         )
     smallest = min(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
     cpus = 1 if needs_gpu else max(min(cores // workers, smallest), 1)

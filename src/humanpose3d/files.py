@@ -43,10 +43,15 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
+def part_path(path: Path) -> Path:
+    """Where a file is written before it gets its name: beside it, no other process's or thread's."""
+    return path.with_name(f".{path.name}.{_HOST}-{os.getpid()}-{threading.get_ident()}{PART}")
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not."""
-    temporary = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}-{threading.get_ident()}{PART}")
+    temporary = part_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path.parent, _OWNED_PART)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -41,23 +41,64 @@ class Shard:
             else:
                 others(task)
 
-    def report_name(self, stage: str) -> str:
-        """<stage>_report.json, or this shard's own beside it."""
-        return f"{stage}_report.json" if self.of == 1 else f"{stage}_report.{self.number}-of-{self.of}.json"
+    def stretch(self, count: int) -> range:
+        """This shard's of `count` numbered tasks that are better done side by side."""
+        return range(count * (self.number - 1) // self.of, count * self.number // self.of)
+
+    def slice(self, tasks: Sequence[T]) -> Sequence[T]:
+        """This shard's of tasks that are better done side by side."""
+        mine = self.stretch(len(tasks))
+        return tasks[mine.start : mine.stop]
+
+    @property
+    def all(self) -> list[Shard]:
+        return [Shard(number, self.of) for number in range(1, self.of + 1)]
+
+    def name(self, file: str) -> str:
+        """This shard's own of a JSON file that there would be once: <file>.3-of-8.json."""
+        return file if self.of == 1 else f"{file.removesuffix('.json')}.{self.number}-of-{self.of}.json"
+
+    @staticmethod
+    def of_name(name: str, file: str) -> Shard | None:
+        """The shard whose own of `file` is called so; None for any other name."""
+        found = re.fullmatch(re.escape(file.removesuffix(".json")) + r"\.(\d+)-of-(\d+)\.json", name)
+        return Shard(int(found[1]), int(found[2])) if found else None
+
+    @property
+    def of_several(self) -> list[str]:
+        """["3/8"]; [] where the job is not cut: what tells a shard's things from the whole job's."""
+        return [str(self)] if self.of > 1 else []
+
+    def remark(self, *, is_last: bool) -> str:
+        """What a summary adds: '' where the job is not cut."""
+        if self.of == 1:
+            return ""
+        return f" (shard {self}; " + ("all have ended)" if is_last else "the others have not all ended)")
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
 
 
-def write_shard_report(folder: Store, report: StageReport, shard: Shard) -> bool:
+WHOLE = Shard()  # the job is not cut
+
+
+def write_shard_report(folder: Store, report: StageReport, shard: Shard, *, is_new: bool = True) -> bool:
     """This shard's report, and <stage>_report.json of them all where it finds that all shards have written theirs.
-    Returns whether it did."""
-    folder.write_bytes(shard.report_name(report.stage), report.to_json())
+    Returns whether it did.
+
+    is_new: False where all shards had ended before; what this one reported then says more.
+    """
+    file = f"{report.stage}_report.json"
     if shard.of == 1:
+        folder.write_bytes(file, report.to_json())
         return True
-    names = [Shard(number, shard.of).report_name(report.stage) for number in range(1, shard.of + 1)]
+    if is_new or folder.stat(shard.name(file)) is None:
+        folder.write_bytes(shard.name(file), report.to_json())
     try:
-        parts = [json.loads(folder.read_bytes(name)) for name in names]
+        parts = [json.loads(folder.read_bytes(each.name(file))) for each in shard.all]
     except FileNotFoundError:
         return False
-    folder.write_bytes(f"{report.stage}_report.json", (json.dumps(_together(parts), indent=2) + "\n").encode())
+    folder.write_bytes(file, (json.dumps(_together(parts), indent=2) + "\n").encode())
     return True
 
 
@@ -68,9 +109,18 @@ def _together(parts: list[dict[str, Any]]) -> dict[str, Any]:
         whole = skipped.setdefault(reason, {"count": 0, "inputs": []})
         whole["count"] += some["count"]
         whole["inputs"] = (whole["inputs"] + some["inputs"])[:NAMED_AT_MOST]
-    counts = sum((Counter(part["counts"]) for part in parts), Counter[str]())
+    counts = Counter[str]()
+    for part in parts:
+        counts.update(part["counts"])
+    facts = dict(parts[0])
+    if "inspection" in facts:
+        found = [part["inspection"] for part in parts]
+        facts["inspection"] = {
+            "samples": sum(each["samples"] for each in found),
+            "findings": [finding for each in found for finding in each["findings"]],
+        }
     return {
-        **parts[0],
+        **facts,
         "summary": "; ".join(part["summary"] for part in parts),
         "inputs": sum(part["inputs"] for part in parts),
         "counts": dict(counts),

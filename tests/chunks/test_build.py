@@ -404,6 +404,59 @@ def test_a_resumed_chunker_counts_the_last_sample_of_a_chunk(
     assert resumed.counts == whole.counts and whole.counts["without_keypoints"] == whole.counts["samples"]
 
 
+def damage(corpus: Corpus) -> dict[str, Any]:
+    """Frames of all kinds that are left out; the settings with which the rest is chunked."""
+    (corpus.images / corpus.frames[1].image_path).unlink()
+    (corpus.images / corpus.frames[2].image_path).write_bytes(b"broken")
+    corpus.write_cues(corpus.frames[4], [])
+    corpus.cues(6)[0].unlink()
+    (corpus.images / corpus.frames[11].image_path).unlink()
+    return {"missing_images": "skip", "chunk_size": 2, "max_bad": 1.0}
+
+
+@pytest.mark.parametrize("order", [(1, 2), (4, 2, 1, 3), (2, 9, 8, 1, 4, 3, 6, 7, 5)])
+def test_shards_in_any_order_write_the_bytes_of_one_run(
+    corpus: Corpus, tmp_path: Path, order: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = damage(corpus)
+    whole = build(corpus, tmp_path / "whole", **settings)
+    make = build_module.SampleMaker.make
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+
+        def cut(maker: Any, frame: LabelledFrame) -> dict[str, bytes]:
+            if frame.key == corpus.frames[3].key:
+                raise KeyboardInterrupt
+            return make(maker, frame)
+
+        patched.setattr(build_module.SampleMaker, "make", cut)
+        for number in order:
+            build(corpus, tmp_path / "parts", shard=f"{number}/{len(order)}", **settings)
+    for number in order:
+        report = build(corpus, tmp_path / "parts", shard=f"{number}/{len(order)}", **settings)
+    assert "all have ended" in report.summary
+    written, expected = hashes(tmp_path / "parts"), hashes(tmp_path / "whole")
+    assert {name: value for name, value in written.items() if "_report." not in name} == expected
+    together = orjson.loads((tmp_path / "parts" / "chunker_report.json").read_bytes())
+    assert together["counts"] == whole.counts and together["inputs"] == whole.inputs == 13
+    assert {reason: each["inputs"] for reason, each in together["skipped"].items()} == whole.skipped
+
+
+def test_frames_without_files_leave_no_empty_chunks(corpus: Corpus, tmp_path: Path) -> None:
+    for frame in (*corpus.frames[:5], *corpus.frames[9:]):
+        (corpus.images / frame.image_path).unlink()
+    build(corpus, tmp_path / "out", missing_images="skip", chunk_size=2)
+    index = read_index(open_store(tmp_path / "out"))
+    assert [(entry.number, entry.samples) for entry in index.chunks] == [(0, 2), (1, 2)]
+
+
+def test_a_chunk_takes_its_frames_whatever_was_left_out_before(corpus: Corpus, tmp_path: Path) -> None:
+    for frame in (corpus.frames[0], *corpus.frames[4:6]):
+        (corpus.images / frame.image_path).write_bytes(b"broken")  # seen only as it is decoded
+    build(corpus, tmp_path / "out", chunk_size=2, max_bad=1.0)
+    index = read_index(open_store(tmp_path / "out"))
+    assert [(entry.number, entry.samples) for entry in index.chunks] == [(0, 1), (1, 2), (3, 2), (4, 2), (5, 2)]
+
+
 def test_new_cues_are_not_taken_for_the_old_ones(corpus: Corpus, tmp_path: Path) -> None:
     corpus.cues(2)[0].unlink()
     build(corpus, tmp_path / "out")

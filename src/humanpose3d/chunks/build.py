@@ -37,6 +37,7 @@ from humanpose3d.images import batches, image_bytes
 from humanpose3d.remotes import open_store
 from humanpose3d.reports import StageReport, progress
 from humanpose3d.sample import LabelledFrame, PoseSample, normalise_subject
+from humanpose3d.shards import Shard, write_shard_report
 from humanpose3d.sidecars import read_sidecar, sidecar_paths
 from humanpose3d.sources import get_source
 
@@ -76,6 +77,7 @@ def build_chunks(
     max_bad: float,
     engine: EngineKind = "local",
     address: str | None = None,
+    shard: str = "1/1",
 ) -> StageReport:
     """Fields as in ChunkConfig. The bytes do not depend on `workers`; cut off, it goes on after the last whole chunk.
 
@@ -83,7 +85,7 @@ def build_chunks(
     """
     if window and window % 2 == 0:
         raise ValueError(f"--window {window}: an odd number has the frame itself in the middle; take {window + 1}")
-    source = get_source(dataset)
+    source, mine = get_source(dataset), Shard.parse(shard)
     images, processed, annotations = _folders(source, dataset, images_path, processed_path, annotations_path)
     cues = source.CUES if cues == "auto" or source.CUES == "own" else cues
     if cues != "own":
@@ -91,8 +93,10 @@ def build_chunks(
     own = _own_settings(source, dataset, {"cameras": cameras, "camera_seed": camera_seed, "bodies": bodies})
     frames = partial(source.read_frames, images, annotations, subjects, frame_step, image_pattern=image_pattern, **own)
     report = StageReport("chunker", max_bad=max_bad)
-    survey = _survey(frames(told=report), images, processed)
-    report.inputs = survey.frames + report.total_skipped
+    heard = report if mine.number == 1 else _Silent()  # what the labels lack is the first shard's to report
+    survey = _survey(frames(told=heard), images, processed, cues, missing_images)
+    chunks = mine.stretch(survey.chunks(chunk_size))
+    report.inputs = len(survey.frames_at(chunks.start * chunk_size, chunks.stop * chunk_size)) + report.total_skipped
     _check_survey(survey, images, processed, cues, missing_images, report)
     maker = SampleMaker(
         images, processed, crop, image_size, margin, depth_scale, jpeg_quality, window, match_threshold, cues,
@@ -109,22 +113,24 @@ def build_chunks(
     light = _LightInspection()
     with scratch_folder() as staging, ChunkSetWriter(
         store, prefix=DEFAULT_PREFIX, chunk_size=chunk_size, compress=compress, plan=plan, staging=staging,
-        state=lambda: report_state(report),
+        state=lambda: report_state(report), shard=mine, chunks=chunks,
+        skeletons=(survey.skeleton, survey.keypoint_skeleton),
     ) as writer:  # fmt: skip
         if writer.state is not None:
             restore_report(report, writer.state)
-        if writer.index is None:
-            rest = islice(frames(told=_Silent()), writer.position, None)
+        is_new = writer.index is None
+        if not writer.is_done:
+            numbers = survey.frames_at(writer.position, writer.end)
+            rest = islice(frames(told=_Silent()), numbers.start, numbers.stop)
             with _makers(maker, rest, workers, engine, address) as made:
-                _write_all(writer, made, survey, report, light)
-        index = writer.finish(why_none=_why_none(report))
-    report.counts.update(samples=index.samples, chunks=len(index.chunks))
+                _write_all(writer, made, survey.positions[numbers.start : numbers.stop].tolist(), report, light)
+        whole = writer.finish_part(why_none=_why_none(report))
+    report.counts.update(samples=writer.samples, chunks=len(writer.entries))
     report.facts["output"] = store.location
-    report.summary = f"wrote {index.samples} samples in {len(index.chunks)} chunks to {store.location}" + _remarks(
-        report
-    )
+    report.summary = f"wrote {writer.samples} samples in {len(writer.entries)} chunks to {store.location}"
+    report.summary += _remarks(report) + mine.remark(is_last=whole is not None)
     light.judge(report)
-    store.write_bytes(REPORT, report.to_json())
+    write_shard_report(store, report, mine, is_new=is_new)
     return report
 
 
@@ -166,21 +172,36 @@ class _Survey:
     frames: int = 0
     digest: str = ""  # of the frames' keys and their files' sizes or own keypoints: what a restart must find again
     sidecars: int = 0
+    skeleton: str | None = None
     keypoint_skeleton: str | None = None
+    positions: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    # int64 [frames]: how many frames before each have all their files. It decides which chunk a frame goes to: those
+    # that a half-copied corpus lacks leave no empty chunks behind.
     in_folder: Counter[Path] = field(default_factory=Counter)  # frames of each folder or video
     missing: Counter[Path] = field(default_factory=Counter)  # those of them whose image is not there
     first_missing: Path | None = None
 
+    def chunks(self, chunk_size: int) -> int:
+        """How many there will be at most."""
+        return int(self.positions[-1]) // chunk_size + 1 if self.frames else 0
 
-def _survey(frames: Iterator[LabelledFrame], images: Path, processed: Path) -> _Survey:
+    def frames_at(self, first: int, after: int) -> range:
+        """The numbers of the frames at these positions."""
+        return range(*np.searchsorted(self.positions, (first, after)).tolist())
+
+
+def _survey(frames: Iterator[LabelledFrame], images: Path, processed: Path, cues: str, missing_images: str) -> _Survey:
     """Reads the labels once, before the work: how much there is, whether it is the same as before, what is missing."""
-    survey, digest, keys = _Survey(), hashlib.sha256(), []
+    survey, digest, keys, has_files = _Survey(), hashlib.sha256(), [], bytearray()
     with progress("labels") as bar:
         for frame in frames:
             keys.append(hashlib.blake2b(frame.key.encode(), digest_size=8).digest())
             bar.advance()
+            survey.skeleton = survey.skeleton or frame.skeleton
             if frame.image_path is None:
                 assert frame.keypoint_track is not None
+                survey.keypoint_skeleton = survey.keypoint_skeleton or frame.keypoint_track.skeleton
+                has_files.append(True)
                 digest.update(frame.key.encode() + frame.keypoint_track.points[frame.track_row].tobytes())
                 continue
             json_path, _ = sidecar_paths(processed / frame.image_path.parent, frame.image_path.stem)
@@ -193,9 +214,14 @@ def _survey(frames: Iterator[LabelledFrame], images: Path, processed: Path) -> _
                 survey.sidecars += 1
                 survey.keypoint_skeleton = survey.keypoint_skeleton or _skeleton_of(json_path)
             digest.update(f"{frame.key} {sizes[0]} {sizes[1]}\n".encode())
+            is_complete = sizes[0] >= 0 and (sizes[1] >= 0 or cues != "require")
+            has_files.append(is_complete or (sizes[0] < 0 and missing_images == "synthetic"))
     if len(np.unique(np.frombuffer(b"".join(keys), dtype=np.uint64))) != len(keys):
         raise ValueError("the annotations name a frame twice; copy them anew")
     survey.frames, survey.digest = len(keys), digest.hexdigest()
+    complete = np.frombuffer(has_files, np.uint8).astype(np.int64)
+    # Frames behind the last that has its files stay in that one's chunk.
+    survey.positions = np.minimum(np.cumsum(complete) - complete, max(complete.sum() - 1, 0))
     return survey
 
 
@@ -293,11 +319,15 @@ class _LightInspection:
 
 
 def _write_all(
-    writer: ChunkSetWriter, made: Iterator[Made], survey: _Survey, report: StageReport, light: _LightInspection
+    writer: ChunkSetWriter,
+    made: Iterator[Made],
+    positions: Sequence[int],
+    report: StageReport,
+    light: _LightInspection,
 ) -> None:
-    with progress("chunks", survey.frames) as bar:
-        bar.advance(writer.position)
-        for position, (key, result) in enumerate(made, start=writer.position):
+    with progress("chunks", len(positions)) as bar:
+        for position, (key, result) in zip(positions, made, strict=True):
+            writer.reach(position)
             try:
                 if isinstance(result, BadSample):
                     raise result

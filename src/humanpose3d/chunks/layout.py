@@ -24,9 +24,10 @@ from humanpose3d.files import scratch_folder
 from humanpose3d.remotes import Store
 from humanpose3d.reports import progress
 from humanpose3d.sample import SCHEMA_VERSION
+from humanpose3d.shards import Shard
 
 INDEX = "index.json"
-BUILDING = "building.json"  # stands in for index.json while a set is being written
+BUILDING = "building.json"  # stands in for index.json while a set is being written; a shard has its own
 DEFAULT_PREFIX = "chunk"
 UNKNOWN_SUBJECT = "?"  # of a sample whose metadata cannot be read
 
@@ -187,11 +188,26 @@ def _refuse_unfinished(store: Store, names: Collection[str]) -> None:
         raise ValueError(
             f"{store.location} is unfinished; run the command that writes it again, it will go on from there"
         )
+    shards = building_shards(names)
+    if shards and INDEX not in names:
+        absent = _ranges([shard.number for shard in shards[0].all if shard not in shards])
+        raise ValueError(
+            f"{store.location} is unfinished (its {shards[0].of} shards have not all ended"
+            + (f", not begun: {absent}" if absent else "")
+            + "); run them again, each goes on from where it was"
+        )
+
+
+def building_shards(names: Iterable[str]) -> list[Shard]:
+    """The shards that are writing their part of a set, or have written it, from the names of its files."""
+    found = (Shard.of_name(name, BUILDING) for name in names)
+    return sorted((shard for shard in found if shard is not None), key=lambda shard: (shard.of, shard.number))
 
 
 def has_chunks(store: Store) -> bool:
     """A finished or unfinished set, ours or somebody else's, lies in this folder."""
-    return any(entry.name in (INDEX, BUILDING) or parse_chunk_file(entry.name) for entry in store.list())
+    names = [entry.name for entry in store.list()]
+    return bool({INDEX, BUILDING} & set(names) or building_shards(names) or any(map(parse_chunk_file, names)))
 
 
 def index_chunks(store: Store, *, write: bool = True) -> ChunkIndex:
@@ -223,8 +239,10 @@ def index_chunks(store: Store, *, write: bool = True) -> ChunkIndex:
 class SetFacts:
     """What a whole set has in common, gathered from its samples' metadata."""
 
-    def __init__(self) -> None:
-        self.skeleton: str | None = None
+    def __init__(self, skeleton: str | None = None, keypoint_skeleton: str | None = None) -> None:
+        """Those that the set is known to have: without them the first sample decides, and each shard has its own."""
+        self._known = (skeleton, keypoint_skeleton)
+        self.skeleton: str | None = None  # seen so far
         self.keypoint_skeleton: str | None = None
         self.members: Counter[str] = Counter()
         self._estimators: set[bytes] = set()
@@ -237,9 +255,10 @@ class SetFacts:
 
     def add(self, key: str, meta: Mapping[str, Any], extensions: Iterable[str]) -> str:
         """Takes a sample in; its subject. BadSample where its skeletons are not those of the samples before it."""
-        skeleton = _same(key, "skeleton", self.skeleton, meta)
-        keypoint_skeleton = _same(key, "keypoint_skeleton", self.keypoint_skeleton, meta)
-        self.skeleton, self.keypoint_skeleton = skeleton, keypoint_skeleton
+        known, known_of_keypoints = self._known
+        skeleton = _same(key, "skeleton", self.skeleton or known, meta)
+        keypoint_skeleton = _same(key, "keypoint_skeleton", self.keypoint_skeleton or known_of_keypoints, meta)
+        self.skeleton, self.keypoint_skeleton = skeleton or self.skeleton, keypoint_skeleton or self.keypoint_skeleton
         self.members.update(tuple(extensions))
         provenance = meta.get("provenance")
         if isinstance(provenance, dict) and "estimators" in provenance and provenance["estimators"] != self._last:
@@ -247,6 +266,16 @@ class SetFacts:
             self._estimators.add(orjson.dumps(self._last, option=orjson.OPT_SORT_KEYS))
         subject = meta.get("subject")
         return subject if isinstance(subject, str) else UNKNOWN_SUBJECT
+
+    def update(self, other: SetFacts) -> None:
+        """Takes in what was gathered of other samples. ValueError where their skeletons are others."""
+        for name in ("skeleton", "keypoint_skeleton"):
+            ours, theirs = getattr(self, name), getattr(other, name)
+            if ours and theirs and ours != theirs:
+                raise ValueError(f"one part of the set has the {name} {ours}, another {theirs}; index its input anew")
+            setattr(self, name, ours or theirs)
+        self.members.update(other.members)
+        self._estimators |= other._estimators
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -257,8 +286,10 @@ class SetFacts:
         }
 
     @staticmethod
-    def from_dict(data: Mapping[str, Any]) -> SetFacts:
-        facts = SetFacts()
+    def from_dict(
+        data: Mapping[str, Any], skeleton: str | None = None, keypoint_skeleton: str | None = None
+    ) -> SetFacts:
+        facts = SetFacts(skeleton, keypoint_skeleton)
         facts.skeleton, facts.keypoint_skeleton = data["skeleton"], data["keypoint_skeleton"]
         facts.members = Counter(data["members"])
         facts._estimators = {orjson.dumps(each, option=orjson.OPT_SORT_KEYS) for each in data["estimators"]}
@@ -266,10 +297,9 @@ class SetFacts:
 
 
 def _same(key: str, name: str, known: str | None, meta: Mapping[str, Any]) -> str | None:
+    """The sample's own, None where it has none."""
     found = meta.get(name)
-    if found is None or found == known:
-        return known
-    if known is not None:
+    if found is not None and known is not None and found != known:
         raise BadSample(key, f"its {name} {found} is not the set's {known}")
     return found
 

@@ -69,6 +69,15 @@ class Pool:
     parts: Iterator[tuple[Samples, np.ndarray]]  # what is left of the order, in order
     repeated: set[int] = field(default_factory=set)  # numbers of samples whose key an earlier one has
     sources: list[SourceChunk] = field(default_factory=list)
+    in_place: InPlace | None = None  # what all samples are taken from, where they lie in place
+    order: np.ndarray | None = None
+
+    def at(self, positions: range) -> Pool | None:
+        """The samples at other positions; None where they are not in place, and need a pool of their own."""
+        if self.in_place is None or self.order is None:
+            return None
+        rest = self.order[positions.start : positions.stop]
+        return Pool(iter([(self.in_place, rest)]), self.repeated, self.sources, self.in_place, self.order)
 
     def verify(self) -> None:
         """ValueError where a chunk was not what the index says. All samples must have been taken."""
@@ -76,24 +85,37 @@ class Pool:
             source.verify()
 
 
-def open_pool(store: Store, index: ChunkIndex, order: np.ndarray, start: int, folder: Path, threads: int) -> Pool:
-    """The set's samples in `order` (int64 [N]) from position `start` on.
+def open_pool(
+    store: Store,
+    index: ChunkIndex,
+    order: np.ndarray,
+    positions: range,
+    folder: Path,
+    threads: int,
+    *,
+    verify: bool = True,
+) -> Pool:
+    """The set's samples in `order` (int64 [N]), of which those at these positions are taken.
 
     Chunks of a remote, and packed ones, are copied to `folder` where its disk has the room. Where it has not, the order
     is cut into buckets that fit, and the chunks are fetched once for each. Chunks in place are read at random; a set
     that memory cannot hold, on a disk that is slow to seek, is dealt to buckets first, in a second pass over it.
-    OSError where the disk has no room for even a few chunks.
+    OSError where the disk has no room for even a few chunks. verify: False where another looks after the checksums of
+    chunks in place.
     """
     copied = [entry for entry in index.chunks if not _is_in_place(store, entry)]
     missing = sum(_tar_bytes(store, entry) for entry in copied if not _copy(entry, folder).is_file())
     free, set_bytes = _free(folder), sum(entry.bytes for entry in index.chunks)
     if missing > free:
-        return _in_buckets(store, index, order, start, folder, threads, room=free, passes=True)
+        return _in_buckets(store, index, order, positions, folder, threads, room=free, passes=True)
     if not copied and CACHE_SHARE * available_memory() < set_bytes < free and _is_slow_to_seek(store, index):
-        return _in_buckets(store, index, order, start, folder, threads, room=free, passes=False)
-    sources = _bring(store, index, folder, verify=start > 0)
+        return _in_buckets(store, index, order, positions, folder, threads, room=free, passes=False)
+    # A chunk of which not every sample is taken cannot be checked on the way.
+    sources = _bring(store, index, folder, verify=verify and len(positions) < len(order))
     samples = InPlace(sources)
-    return Pool(iter([(samples, order[start:])]), _repeated([source.pieces for source in sources]), sources)
+    repeated = _repeated([source.pieces for source in sources])
+    rest = order[positions.start : positions.stop]
+    return Pool(iter([(samples, rest)]), repeated, sources, samples, order)
 
 
 class InPlace:
@@ -194,7 +216,7 @@ def _in_buckets(
     store: Store,
     index: ChunkIndex,
     order: np.ndarray,
-    start: int,
+    positions: range,
     folder: Path,
     threads: int,
     *,
@@ -212,7 +234,10 @@ def _in_buckets(
             f"{folder} has {room / 1e9:.2f} GB free, too little for a few chunks of this set "
             f"({largest / 1e9:.2f} GB each); name a roomier disk with --temp-dir"
         )
-    stretches_of = [range(first, min(first + span, len(order))) for first in range(start, len(order), span)]
+    if not positions:
+        return Pool(iter(()))
+    firsts = range(positions.start, positions.stop, span)
+    stretches_of = [range(first, min(first + span, positions.stop)) for first in firsts]
     how = f"{len(stretches_of)} passes over the chunks" if passes else f"{len(stretches_of)} buckets, in a second pass"
     _log.warning("%s: the set (%.1f GB) is shuffled in %s", folder, set_bytes / 1e9, how)
     pool = Pool(iter(()))
@@ -308,6 +333,12 @@ def _bring(store: Store, index: ChunkIndex, folder: Path, *, verify: bool) -> li
             chunks.append(SourceChunk(open_indexed(path, entry), entry, checked=checked, ours=index.is_ours))
             bar.advance()
     return chunks
+
+
+def verify_in_place(store: Store, entry: ChunkEntry) -> None:
+    """ValueError where a chunk that is read where it lies is not as the index says."""
+    if _is_in_place(store, entry):
+        verify_chunk(store.local_path(entry.file), entry)
 
 
 def _is_in_place(store: Store, entry: ChunkEntry) -> bool:
