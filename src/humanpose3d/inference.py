@@ -41,6 +41,7 @@ from humanpose3d.takes import Videos
 from humanpose3d.tracks import with_tracks
 from humanpose3d.video import split_frame_path
 from humanpose3d.visualize import panels
+from humanpose3d.visualize.heatmaps import draw_heat
 from humanpose3d.visualize.mesh import mesh_panel
 from humanpose3d.visualize.mesh_export import write_mesh
 from humanpose3d.visualize.rerun_log import RerunRecording
@@ -421,7 +422,10 @@ def _smpl(bodies: Bodies | None, person: int) -> dict[str, Any]:
 
 
 def _write_pictures(target: Path, result: Result, lifter: Lifter) -> None:
-    """<stem>_original.jpg, _2d_overlay.jpg, _depth.png, _3d_pose.png, _combined_viz.png; of bodies _mesh.png."""
+    """<stem>_original.jpg, _2d_overlay.jpg, _depth.png, _3d_pose.png, _combined_viz.png; of bodies _mesh.png.
+
+    Where an hourglass found the keypoints, _heatmaps.png.
+    """
     people = result.cues.people
     keypoints = [person.keypoints_px for person in people]
     scores = [person.keypoint_score for person in people]
@@ -451,6 +455,9 @@ def _write_pictures(target: Path, result: Result, lifter: Lifter) -> None:
         "3d_pose.png": panels.draw_pose3d(joints, (800, 800), lifter.skeleton),
         "combined_viz.png": combined,
     }
+    heats = [person.heat for person in people if person.heat is not None]
+    if heats:
+        pictures["heatmaps.png"] = draw_heat(result.image, boxes, heats)
     if result.bodies is not None and lifter.body is not None:
         pictures["mesh.png"] = mesh_panel(
             result.image, result.bodies.vertices_cam_m, lifter.body.faces.cpu().numpy(), result.camera,

@@ -380,5 +380,5 @@ def _hands(result: Result, network: HourglassJoints) -> list[Hand]:
     found = network.find([view for _, _, view in views])
     return [
         Hand(person, side, view.box_px.astype(np.float32), points, score)
-        for (person, side, view), (points, score) in zip(views, found, strict=True)
+        for (person, side, view), (points, score, _) in zip(views, found, strict=True)
     ]

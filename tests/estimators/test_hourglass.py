@@ -58,7 +58,8 @@ def test_what_the_view_shows_is_told_in_the_images_pixels(hand, monkeypatch, is_
         images.append(image)
     views = [View(image, np.array([20.0, 20.0, 100.0, 100.0]), is_mirrored) for image in images]
     found = list(HourglassJoints(hand, "cpu").find(views))
-    for (points, score), spot in zip(found, spots, strict=True):
+    for (points, score, heat), spot in zip(found, spots, strict=True):
+        assert heat.shape == (SIZE // 4, SIZE // 4) and heat.max() == pytest.approx(score.max(), abs=0.3)
         assert points.shape == (21, 2) and np.abs(points - spot).max() < 2.0  # a view's pixel is 1.5 of the image's
         assert score.min() > 0.7
 
