@@ -83,6 +83,7 @@ def infer(
     person: Chosen = "all",
     max_people: int = 0,
     min_score: float = 0.25,
+    flip_test: bool = False,
     device: str = "auto",
     batch_size: int = 8,
     max_bad: float = 0.01,
@@ -107,7 +108,7 @@ def infer(
         checkpoint_path, yolo_model=yolo_model_path, depth_model=None if no_depth else depth_model_path,
         keypoints=keypoints, hands=hands, model_type=model_type, joint_definitions=joint_definitions,
         focal_px=focal_px, fov_deg=fov_deg, person=person, max_people=max_people, min_score=min_score, device=device,
-        body_model=body_model,
+        flip_test=flip_test, body_model=body_model,
     )  # fmt: skip
     lifter = pipeline.lifter
     meshes = [kind for kind in ("obj", "glb") if kind in export]

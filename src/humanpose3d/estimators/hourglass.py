@@ -43,12 +43,15 @@ class Found(NamedTuple):
 class HourglassJoints:
     """A trained hourglass: views -> joints with confidences, the heights of their peaks."""
 
-    def __init__(self, checkpoint: str | Path, device: str = "auto") -> None:
-        """ValueError where the checkpoint is of another kind of network."""
+    def __init__(self, checkpoint: str | Path, device: str = "auto", *, flip_test: bool = False) -> None:
+        """flip_test: heat maps are the mean of a view's and its mirror image's.
+
+        ValueError where the checkpoint is of another kind of network.
+        """
         from humanpose3d.models.checkpoint import load_model
         from humanpose3d.models.hourglass import StackedHourglass
 
-        self.device = pick_device(device)
+        self.device, self.flip_test = pick_device(device), flip_test
         loaded = load_model(checkpoint, self.device)
         if not isinstance(loaded.model, StackedHourglass):
             raise ValueError(f"{checkpoint} holds a {loaded.config.model_type}; keypoints need an hourglass")
@@ -60,7 +63,9 @@ class HourglassJoints:
         """What each shows, in the same order."""
         import torch
 
-        from humanpose3d.models.hourglass import peaks
+        from humanpose3d.models.hourglass import flipped_back, peaks
+
+        flip = torch.from_numpy(self.skeleton.flip_permutation).to(self.device)
 
         for start in range(0, len(views), AT_ONCE):
             some = views[start : start + AT_ONCE]
@@ -72,6 +77,9 @@ class HourglassJoints:
             batch = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).to(self.device)
             with torch.inference_mode():
                 heatmaps = self.network.heatmaps_of(batch)[:, -1]
+                if self.flip_test:
+                    mirrored = self.network.heatmaps_of(batch.flip(-1))[:, -1]
+                    heatmaps = 0.5 * (heatmaps + flipped_back(mirrored, flip))
                 answers = (*peaks(heatmaps), heatmaps.amax(1).half())
             for points, score, heat, warp in zip(*(each.cpu().numpy() for each in answers), warps, strict=True):
                 back = cv2.invertAffineTransform(warp)
@@ -93,9 +101,10 @@ class HourglassKeypoints:
         device: str = "auto",
         *,
         min_score: float = 0.25,
+        flip_test: bool = False,
         speed: Speed = PLAIN,
     ) -> None:
-        self.joints = HourglassJoints(checkpoint, device)
+        self.joints = HourglassJoints(checkpoint, device, flip_test=flip_test)
         if self.joints.skeleton is HAND_21:
             raise ValueError(f"{checkpoint} finds the joints of hands; give it as --hands")
         self.detector = YoloKeypoints(yolo_model, device, min_score=min_score, speed=speed)
