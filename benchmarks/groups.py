@@ -1,11 +1,11 @@
 """Several people in one picture: do they stand on one plane, and are left and right as the labels have them?
 
-    python benchmarks/groups.py [--yolo WEIGHTS] [--checkpoint NAME] [--json FILE] [--quick]
+    python benchmarks/groups.py [--yolo WEIGHTS] [--flip-test] [--checkpoint NAME] [--first SEED] [--quick]
 
-Scenes of three of the studio's people beside each other, at different distances, each rendered in the same room before
-the same camera and put together by depth; the pipeline without depth network, told the focal length. A pair of joints
-(left and right wrist, say) agrees where the predicted one lies to the same side as the labelled one: the vectors from
-right to left have a positive product. Pairs nearer to each other than 5 cm are left out.
+Scenes of three of the studio's people beside each other, at different distances; the pipeline without depth network,
+told the focal length. A pair of joints (left and right wrist, say) agrees where the predicted one lies to the same side
+as the labelled one: the vectors from right to left have a positive product. Pairs nearer to each other than 5 cm are
+left out. --json FILE writes the figures.
 """
 
 from __future__ import annotations
@@ -20,12 +20,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from humanpose3d.camera import Camera, camera_to_pixel, world_to_camera
+from humanpose3d.camera import Camera, camera_to_pixel
 from humanpose3d.pipeline import Pipeline
 from humanpose3d.skeletons import H36M_17
-from humanpose3d.studio.film import cast_scene
-from humanpose3d.studio.motion import Joints
-from humanpose3d.studio.render import make_view, render
+from humanpose3d.studio.film import cast_scene, film_group
 
 SIZE_PX = 512
 CAMERA = 1
@@ -46,34 +44,19 @@ class Group(NamedTuple):
     joints_cam_m: np.ndarray  # [people 17 3]
 
 
-def film_group(seed: int) -> Group:
+def film(seed: int) -> Group:
     rng = np.random.default_rng(seed)
-    place = cast_scene("group", 300 + seed, ACTIONS[0], 1, size=SIZE_PX)
-    camera = place.cameras[CAMERA]
-    view = make_view(place.room, camera, SIZE_PX, np.random.default_rng(place.room_seed))
-    ahead = camera.R[2] * (1, 1, 0) / np.linalg.norm(camera.R[2, :2])
-    image = depth_m = None
-    labels = []
+    cameras = cast_scene("group", 300 + seed, ACTIONS[0], 1, size=SIZE_PX).cameras
+    right, ahead = cameras[CAMERA].R[0], cameras[CAMERA].R[2] * (1, 1, 0) / np.linalg.norm(cameras[CAMERA].R[2, :2])
+    people = []
     for number in range(PEOPLE):
         scene = cast_scene("guest", 1000 + PEOPLE * seed + number, int(rng.choice(ACTIONS)), 1, size=SIZE_PX)
-        joints = scene.joints_at(int(rng.integers(8)))
-        stand_m = (number - (PEOPLE - 1) / 2) * camera.R[0] + rng.uniform(-0.5, 1.0) * ahead
-        joints = moved(joints, (stand_m - joints.h36m[H36M_17.root_index]) * (1, 1, 0))
-        picture = render(view, scene.person, joints, None, np.random.default_rng([seed, number]))
-        if image is None or depth_m is None:
-            image, depth_m = picture.image.copy(), picture.depth_m.copy()
-        else:
-            nearer = picture.person & (picture.depth_m < depth_m)
-            image[nearer], depth_m[nearer] = picture.image[nearer], picture.depth_m[nearer]
-        labels.append(world_to_camera(joints.h36m, camera))
-    assert image is not None
-    return Group(image, camera, np.stack(labels))
-
-
-def moved(joints: Joints, by_m: np.ndarray) -> Joints:
-    return dataclasses.replace(
-        joints, h36m=joints.h36m + by_m, coco=joints.coco + by_m, head_centre=joints.head_centre + by_m
-    )
+        frame = int(rng.integers(8))
+        stand_m = (number - (PEOPLE - 1) / 2) * right + rng.uniform(-0.5, 1.0) * ahead
+        x, y, _ = stand_m - scene.joints_at(frame).h36m[H36M_17.root_index]
+        people.append((dataclasses.replace(scene, cameras=cameras, moved_m=(float(x), float(y))), frame))
+    frames = film_group(people, CAMERA, seed=PEOPLE * seed)
+    return Group(frames[0].image, cameras[CAMERA], np.stack([frame.joints_cam_m for frame in frames]))
 
 
 def found_in(group: Group, pipeline: Pipeline) -> tuple[np.ndarray, np.ndarray]:
@@ -109,10 +92,10 @@ def agreeing(predicted_m: np.ndarray, labels_m: np.ndarray) -> np.ndarray:
     return ((found * true).sum(-1) > 0)[np.linalg.norm(true, axis=-1) > APART_M]
 
 
-def measure(pipeline: Pipeline, scenes: int) -> dict[str, float]:
+def measure(pipeline: Pipeline, seeds: range) -> dict[str, float]:
     planes, levels, sides, people = [], [], [], 0
-    for seed in range(scenes):
-        group = film_group(seed)
+    for seed in seeds:
+        group = film(seed)
         predicted, labels = found_in(group, pipeline)
         people += len(predicted)
         sides.append(agreeing(predicted, labels))
@@ -121,7 +104,7 @@ def measure(pipeline: Pipeline, scenes: int) -> dict[str, float]:
             levels.append(off_level_m(predicted, group.camera))
     plane, level, side = np.concatenate(planes), np.concatenate(levels), np.concatenate(sides)
     return {
-        "people": scenes * PEOPLE,
+        "people": len(seeds) * PEOPLE,
         "found": people,
         "ankles_within_15_cm_of_a_plane": float((plane < 0.15).mean()),
         "farthest_from_the_plane_m": float(plane.max()),
@@ -136,11 +119,15 @@ def main() -> int:
     parser.add_argument("--yolo", default="studio", help="weights of the detector (default: the packaged one's)")
     parser.add_argument("--checkpoint", default="lifter")
     parser.add_argument("--scenes", type=int, default=60)
+    parser.add_argument("--first", type=int, default=0, help="seed of the first scene")
+    parser.add_argument("--flip-test", action="store_true")
     parser.add_argument("--quick", action="store_true", help="10 scenes")
     parser.add_argument("--json", type=Path, help="write the figures there")
     args = parser.parse_args()
-    pipeline = Pipeline(args.checkpoint, yolo_model=args.yolo, depth_model=None, joint_definitions="trained")
-    figures = measure(pipeline, 10 if args.quick else args.scenes)
+    pipeline = Pipeline(
+        args.checkpoint, yolo_model=args.yolo, depth_model=None, joint_definitions="trained", flip_test=args.flip_test
+    )
+    figures = measure(pipeline, range(args.first, args.first + (10 if args.quick else args.scenes)))
     print("| | |\n| --- | --- |")
     for name, value in figures.items():
         print(f"| {name.replace('_', ' ')} | {value:.3g} |")

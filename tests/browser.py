@@ -19,11 +19,16 @@ FLAGS = "--headless --no-sandbox --disable-gpu --disable-background-networking -
 ANSWER_S = 60.0
 
 
-def part(page: str, name: str) -> dict[str, Any]:
-    """Of a viewer's file: what it packs under a name, `first` or `rest`."""
+def unpacked(page: str, name: str) -> str:
+    """Of a viewer's file: what it packs under a name, `library`, `first` or `rest`."""
     found = re.search(f'id="{name}">(.*?)<', page)
     assert found
-    return json.loads(gzip.decompress(base64.b64decode(found[1])))
+    return gzip.decompress(base64.b64decode(found[1])).decode()
+
+
+def part(page: str, name: str) -> dict[str, Any]:
+    """Values of the figure's."""
+    return json.loads(unpacked(page, name))
 
 
 def find_browser() -> str | None:

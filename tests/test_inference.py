@@ -187,8 +187,20 @@ def test_a_model_of_other_keypoints_is_not_fed_the_hourglasss(request_: dict, tm
         "checkpoint_path": tmp_path / "lifter.pth",
         "keypoints": f"hourglass:{tmp_path / 'body.pth'}",
     }
-    assert infer(**request).counts["people"] > 0
+    assert infer(**request, visualize=True).counts["people"] > 0
     assert result_of(request_["output_folder"], "a")[1]["keypoint_skeleton"] == "mpii_16"
+    heat, overlay = (read_image(request_["output_folder"] / f"a_{name}") for name in ("heatmaps.png", "2d_overlay.jpg"))
+    assert heat.shape == overlay.shape
+
+
+def test_the_flip_test_finds_the_same_people_a_little_elsewhere(request_: dict) -> None:
+    infer(**request_)
+    plain = result_of(request_["output_folder"], "a")[1]["people"]
+    report = infer(**request_, flip_test=True)
+    flipped = result_of(request_["output_folder"], "a")[1]["people"]
+    assert report.counts["complete_before"] == 0 and len(flipped) == len(plain) > 0
+    assert all(one["box"] == other["box"] for one, other in zip(plain, flipped, strict=True))
+    assert any(one["keypoints"] != other["keypoints"] for one, other in zip(plain, flipped, strict=True))
 
 
 def test_everything_is_gathered_in_one_file(request_: dict) -> None:

@@ -546,6 +546,9 @@ class InferConfig(Command):
     """At most so many of a picture, the surest; 0: no limit."""
     min_score: Share = 0.25
     """Confidence of a person's box from which it counts."""
+    flip_test: bool = False
+    """Find the keypoints in each picture and in its mirror image, and take the mean: steadier sides, in twice the
+    keypoint network's time."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     batch_size: Count = 8

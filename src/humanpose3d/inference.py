@@ -41,6 +41,7 @@ from humanpose3d.takes import Videos
 from humanpose3d.tracks import with_tracks
 from humanpose3d.video import split_frame_path
 from humanpose3d.visualize import panels
+from humanpose3d.visualize.heatmaps import draw_heat
 from humanpose3d.visualize.mesh import mesh_panel
 from humanpose3d.visualize.mesh_export import write_mesh
 from humanpose3d.visualize.rerun_log import RerunRecording
@@ -82,6 +83,7 @@ def infer(
     person: Chosen = "all",
     max_people: int = 0,
     min_score: float = 0.25,
+    flip_test: bool = False,
     device: str = "auto",
     batch_size: int = 8,
     max_bad: float = 0.01,
@@ -106,7 +108,7 @@ def infer(
         checkpoint_path, yolo_model=yolo_model_path, depth_model=None if no_depth else depth_model_path,
         keypoints=keypoints, hands=hands, model_type=model_type, joint_definitions=joint_definitions,
         focal_px=focal_px, fov_deg=fov_deg, person=person, max_people=max_people, min_score=min_score, device=device,
-        body_model=body_model,
+        flip_test=flip_test, body_model=body_model,
     )  # fmt: skip
     lifter = pipeline.lifter
     meshes = [kind for kind in ("obj", "glb") if kind in export]
@@ -421,7 +423,10 @@ def _smpl(bodies: Bodies | None, person: int) -> dict[str, Any]:
 
 
 def _write_pictures(target: Path, result: Result, lifter: Lifter) -> None:
-    """<stem>_original.jpg, _2d_overlay.jpg, _depth.png, _3d_pose.png, _combined_viz.png; of bodies _mesh.png."""
+    """<stem>_original.jpg, _2d_overlay.jpg, _depth.png, _3d_pose.png, _combined_viz.png; of bodies _mesh.png.
+
+    Where an hourglass found the keypoints, _heatmaps.png.
+    """
     people = result.cues.people
     keypoints = [person.keypoints_px for person in people]
     scores = [person.keypoint_score for person in people]
@@ -451,6 +456,9 @@ def _write_pictures(target: Path, result: Result, lifter: Lifter) -> None:
         "3d_pose.png": panels.draw_pose3d(joints, (800, 800), lifter.skeleton),
         "combined_viz.png": combined,
     }
+    heats = [person.heat for person in people if person.heat is not None]
+    if heats:
+        pictures["heatmaps.png"] = draw_heat(result.image, boxes, heats)
     if result.bodies is not None and lifter.body is not None:
         pictures["mesh.png"] = mesh_panel(
             result.image, result.bodies.vertices_cam_m, lifter.body.faces.cpu().numpy(), result.camera,

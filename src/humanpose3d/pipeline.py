@@ -145,6 +145,7 @@ class Pipeline:
         person: Chosen = "all",
         max_people: int = 0,
         min_score: float = 0.25,
+        flip_test: bool = False,
         body_model: str | Path = BODY_MODEL,
         device: str = "auto",
     ) -> None:
@@ -154,12 +155,13 @@ class Pipeline:
         (along the longer side) of every picture, else what the picture's EXIF says, else the depth network's estimate,
         else 55 degrees. person: all of them, the one with the largest box, or the one that the detector is surest of;
         max_people: at most so many, the surest; 0 for no limit. min_score: of a person's box.
+        flip_test: keypoints by the picture and its mirror image.
         ValueError, FileNotFoundError: what cannot be loaded, in one line.
         """
         if focal_px is not None and fov_deg is not None:
             raise ValueError("give the focal length or the field of view, not both")
         self.lifter = Lifter(checkpoint, device, model_type, joint_definitions, body_model)
-        self.networks = CueNetworks(yolo_model, depth_model, device, keypoints, min_score)
+        self.networks = CueNetworks(yolo_model, depth_model, device, keypoints, min_score, flip_test=flip_test)
         self.hands = None if hands is None else HourglassJoints(hands, device)
         if self.hands is not None and self.hands.skeleton is not HAND_21:
             raise ValueError(
@@ -178,6 +180,7 @@ class Pipeline:
             "hands": None if self.hands is None else self.hands.provenance,
             "lens": [self.focal_px, self.fov_deg],
             "people": [self.person, self.max_people, self.networks.min_score],
+            **({"flip_test": True} if self.networks.flip_test else {}),  # results of earlier versions stay complete
         }
 
     def predict(self, image: str | Path | np.ndarray) -> list[PersonPose]:
@@ -380,5 +383,5 @@ def _hands(result: Result, network: HourglassJoints) -> list[Hand]:
     found = network.find([view for _, _, view in views])
     return [
         Hand(person, side, view.box_px.astype(np.float32), points, score)
-        for (person, side, view), (points, score) in zip(views, found, strict=True)
+        for (person, side, view), (points, score, _) in zip(views, found, strict=True)
     ]

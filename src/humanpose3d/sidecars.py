@@ -29,6 +29,7 @@ class Person:
     score: float  # of the box
     keypoints_px: np.ndarray  # float32 [J 2]
     keypoint_score: np.ndarray  # float32 [J]
+    heat: np.ndarray | None = None  # float16 [h h], the highest of its heat maps in the hourglass's view; not stored
 
 
 @dataclass(frozen=True, eq=False)

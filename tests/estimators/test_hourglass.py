@@ -47,8 +47,9 @@ def bright_spot(network, image: torch.Tensor) -> torch.Tensor:
     return GaussianHeatmapGenerator(SIZE, 4, 1.0)(points, known, known > 0)[:, None]
 
 
+@pytest.mark.parametrize("flip_test", [False, True])
 @pytest.mark.parametrize("is_mirrored", [False, True])
-def test_what_the_view_shows_is_told_in_the_images_pixels(hand, monkeypatch, is_mirrored):
+def test_what_the_view_shows_is_told_in_the_images_pixels(hand, monkeypatch, is_mirrored, flip_test):
     monkeypatch.setattr(StackedHourglass, "heatmaps_of", bright_spot)
     spots = [(70, 40), (31, 66), (88, 90)]
     images = []
@@ -57,8 +58,9 @@ def test_what_the_view_shows_is_told_in_the_images_pixels(hand, monkeypatch, is_
         image[y - 1 : y + 2, x - 1 : x + 2] = 255
         images.append(image)
     views = [View(image, np.array([20.0, 20.0, 100.0, 100.0]), is_mirrored) for image in images]
-    found = list(HourglassJoints(hand, "cpu").find(views))
-    for (points, score), spot in zip(found, spots, strict=True):
+    found = list(HourglassJoints(hand, "cpu", flip_test=flip_test).find(views))
+    for (points, score, heat), spot in zip(found, spots, strict=True):
+        assert heat.shape == (SIZE // 4, SIZE // 4) and heat.max() == pytest.approx(score.max(), abs=0.3)
         assert points.shape == (21, 2) and np.abs(points - spot).max() < 2.0  # a view's pixel is 1.5 of the image's
         assert score.min() > 0.7
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from humanpose3d.estimators.keypoints import Letterbox, YoloKeypoints
+from humanpose3d.estimators.keypoints import Letterbox, YoloKeypoints, mean_with_mirrored
 from humanpose3d.estimators.weights import sha256_of
 from humanpose3d.images import read_image
+from humanpose3d.skeletons import COCO_17
 from tests.networks import save_tiny_pose_model
 
 
@@ -52,6 +53,43 @@ def test_people_come_best_first_with_boxes_inside_the_image(tiny_pose_model: str
 
 def test_an_empty_scene_has_no_people(blind_pose_model: str) -> None:
     assert YoloKeypoints(blind_pose_model, "cpu").predict([np.zeros((30, 30, 3), np.uint8)]) == [[]]
+
+
+def row(box: tuple[float, ...], left_wrist: tuple[float, float], right_wrist: tuple[float, float]) -> np.ndarray:
+    keypoints = np.zeros((17, 3), np.float32)
+    keypoints[COCO_17.index("left_wrist")] = (*left_wrist, 0.8)
+    keypoints[COCO_17.index("right_wrist")] = (*right_wrist, 0.6)
+    return np.array([*box, 0.9, 0.0, *keypoints.ravel()], np.float32)
+
+
+def test_the_mirror_image_moves_the_keypoints_of_the_same_person_alone() -> None:
+    somebody, other = row((10, 0, 30, 40), (28, 20), (12, 20)), row((60, 0, 80, 40), (78, 20), (62, 20))
+    # Mirrored at a width of 100, 4 px higher; his left hand is a right one there.
+    mirrored = row((70, 0, 90, 40), left_wrist=(88, 16), right_wrist=(72, 16))
+    mean = mean_with_mirrored(np.stack([somebody, other]), mirrored[None], 100)
+    wrists = mean[:, 6:].reshape(2, 17, 3)[:, [COCO_17.index("left_wrist"), COCO_17.index("right_wrist")]]
+    np.testing.assert_allclose(wrists[0], [(28, 18, 0.7), (12, 18, 0.7)], atol=1e-5)
+    np.testing.assert_array_equal(mean[1], other)
+    np.testing.assert_array_equal(mean[0, :6], somebody[:6])
+    nobody = mirrored[None][:0]
+    assert len(mean_with_mirrored(nobody, mirrored[None], 100)) == 0
+    np.testing.assert_array_equal(mean_with_mirrored(somebody[None], nobody, 100), somebody[None])
+
+
+def test_the_flip_test_shows_the_network_the_mirror_image_too(tiny_pose_model: str, monkeypatch) -> None:
+    answers = [row((8, 0, 24, 40), (20, 20), (10, 20)), row((40, 0, 56, 40), (54, 18), (44, 18))]
+    seen: list[np.ndarray] = []
+
+    def detect(_: YoloKeypoints, inputs: list[np.ndarray]) -> list[np.ndarray]:
+        seen.extend(inputs)
+        return [answers[len(seen) - 1][None]]
+
+    monkeypatch.setattr(YoloKeypoints, "_detect", detect)
+    image = np.random.default_rng(2).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    [[person]] = YoloKeypoints(tiny_pose_model, "cpu", flip_test=True).predict([image])
+    np.testing.assert_array_equal(seen[1], seen[0][:, ::-1])
+    np.testing.assert_allclose(person.keypoints_px[COCO_17.index("left_wrist")], (20, 19))
+    np.testing.assert_allclose(person.keypoints_px[COCO_17.index("right_wrist")], (10, 19))
 
 
 def test_the_training_image_size_and_the_hash_come_from_the_file(tiny_pose_model: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ from humanpose3d.studio.film import (
     TEST_SUBJECTS,
     StudioFrame,
     film,
+    film_group,
     film_scene,
     make_scene,
     mean_pose,
@@ -161,6 +164,28 @@ def test_the_image_is_the_same_scene_at_any_size() -> None:
     finer = np.sort(large.depth_m.reshape(128, 2, 128, 2).swapaxes(1, 2).reshape(128, 128, 4), -1)
     between = (small.depth_m >= finer[..., 0] - 0.02) & (small.depth_m <= finer[..., 3] + 0.02)
     assert between.mean() > 0.98
+
+
+def test_of_a_group_the_nearest_is_seen_and_everybody_is_labelled() -> None:
+    scene, other = make_scene("S9", 2, 1, size=128), make_scene("S11", 3, 1, size=128)
+    ahead = scene.cameras[1].R[2, :2]
+    near, far = (replace(scene, moved_m=tuple(-0.6 * ahead)), replace(other, moved_m=tuple(0.6 * ahead)))
+    frames = film_group([(near, 3), (far, 5)], 1)
+    alone = [film_scene(near, 1, 3), film_scene(replace(far, cameras=scene.cameras), 1, 5, seed=1)]
+    first, second = frames
+    np.testing.assert_allclose(
+        first.joints_world_m[:, :2] - scene.joints_at(3).h36m[:, :2], [-0.6 * ahead] * 17, atol=1e-6
+    )
+    assert first.image is second.image and first.depth_m is second.depth_m
+    np.testing.assert_array_equal(first.depth_m, np.minimum(alone[0].depth_m, alone[1].depth_m))
+    np.testing.assert_array_equal(first.person, alone[0].person)
+    assert 0 < second.person.sum() < alone[1].person.sum() and not (first.person & second.person).any()
+    np.testing.assert_array_equal(first.image[first.person], alone[0].image[first.person])
+    np.testing.assert_array_equal(first.keypoint_flag, alone[0].keypoint_flag)
+    assert (second.keypoint_flag <= alone[1].keypoint_flag).all() and (second.keypoint_flag == 1).sum() > 3
+    x0, y0, x1, y1 = second.box_px + 0.5
+    assert second.person[int(y0) : int(y1), int(x0) : int(x1)].sum() == second.person.sum()
+    np.testing.assert_allclose(camera_to_pixel(second.joints_cam_m, second.camera), second.joints_px, atol=2e-3)
 
 
 def test_always_answering_with_the_mean_pose_costs_150_mm() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -11,6 +14,8 @@ from humanpose3d.studio.networks import (
     DEPTH_WEIGHTS,
     POSE_WEIGHTS,
     WEIGHTS,
+    film_training_set,
+    is_in_sight,
     measure_depth,
     measure_pose,
     unseen_frames,
@@ -50,3 +55,12 @@ def test_a_label_is_in_the_format_of_yolo_pose() -> None:
     np.testing.assert_allclose(
         [x - width / 2 - 0.5, y - height / 2 - 0.5, x + width / 2 - 0.5, y + height / 2 - 0.5], frame.box_px, atol=1e-3
     )
+
+
+def test_pictures_of_groups_have_a_label_for_everybody_in_sight(tmp_path: Path) -> None:
+    film_training_set(tmp_path, 4, seed=5, groups_share=1.0)
+    labels = [path.read_text().splitlines() for path in sorted(tmp_path.glob("labels/*.txt"))]
+    assert len(labels) == 4 and max(map(len, labels)) > 1
+    assert all(len(line.split()) == 5 + 3 * len(COCO_17) for lines in labels for line in lines)
+    frame = film("S1", 5, 1, 2, 6)
+    assert is_in_sight(frame) and not is_in_sight(replace(frame, keypoint_flag=np.ones(17, np.int64)))

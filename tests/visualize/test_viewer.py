@@ -14,7 +14,7 @@ import pytest
 from humanpose3d.camera import Camera
 from humanpose3d.skeletons import H36M_17
 from humanpose3d.visualize.viewer import PICTURE_PX, POINTS, POINTS_IN_ALL, make_scene, viewer_html
-from tests.browser import Page, find_browser, part
+from tests.browser import Page, find_browser, part, unpacked
 from tests.visualize.test_panels import standing_person
 
 CAMERA = Camera.create(200.0, (99.5, 59.5))
@@ -68,6 +68,12 @@ def test_everybody_is_drawn_where_they_are_and_named():
         "pelvis", "thorax")}  # fmt: skip
     assert traces["numbers"]["text"] == ["1", "2"] and len(part(page, "rest")["frames"]) == 1
     assert "src=" not in page and "<link" not in page, "nothing comes from a network"
+
+
+def test_plotly_keeps_its_licence_and_not_its_wrapper():
+    library = unpacked(viewer_html([scene()], H36M_17), "library")
+    assert library.startswith("/**\n* plotly.js") and "Licensed under the MIT license" in library[:300]
+    assert "factory" not in library[:1000] and library.rstrip().endswith("window.Plotly = Plotly;")
 
 
 def test_a_picture_keeps_its_colours_in_the_figure():

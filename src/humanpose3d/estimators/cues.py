@@ -42,28 +42,31 @@ class CueNetworks:
         keypoints: str = "yolo",
         min_score: float = 0.25,
         *,
+        flip_test: bool = False,
         depth_on: DepthOn = "frame",
         speed: Speed = PLAIN,
     ) -> None:
         """keypoints: "yolo", or "hourglass:CHECKPOINT" for the joints in YOLO's boxes; ValueError for anything else.
 
-        min_score: of a person's box. depth_on: what DepthPro sees, the whole frame or the people in it.
+        min_score: of a person's box. flip_test: keypoints by the image and its mirror image. depth_on: what DepthPro
+        sees, the whole frame or the people in it.
         """
         if keypoints != "yolo" and not keypoints.startswith(KIND):
             raise ValueError(f"--keypoints {keypoints}: take yolo, or {KIND}CHECKPOINT with a checkpoint of main.py")
         self.names, self.min_score = (yolo_model, depth_model, device), min_score
         self.hourglass = keypoints.removeprefix(KIND) if keypoints != "yolo" else None
-        self.depth_on, self.speed = depth_on, speed
+        self.flip_test, self.depth_on, self.speed = flip_test, depth_on, speed
         self.provenance: dict[str, dict[str, Any]] = {}
         self._loaded: tuple[YoloKeypoints | HourglassKeypoints, DepthProDepth | None] | None = None
 
     def load(self) -> tuple[YoloKeypoints | HourglassKeypoints, DepthProDepth | None]:
         if self._loaded is None:
             yolo_model, depth_model, device = self.names
+            options: dict[str, Any] = {"min_score": self.min_score, "flip_test": self.flip_test, "speed": self.speed}
             keypoints: YoloKeypoints | HourglassKeypoints = (
-                YoloKeypoints(yolo_model, device, min_score=self.min_score, speed=self.speed)
+                YoloKeypoints(yolo_model, device, **options)
                 if self.hourglass is None
-                else HourglassKeypoints(self.hourglass, yolo_model, device, min_score=self.min_score, speed=self.speed)
+                else HourglassKeypoints(self.hourglass, yolo_model, device, **options)
             )
             depth = None if depth_model is None else DepthProDepth(depth_model, device, speed=self.speed)
             self._loaded = keypoints, depth

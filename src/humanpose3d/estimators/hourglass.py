@@ -32,15 +32,26 @@ class View(NamedTuple):
     is_mirrored: bool = False  # a left hand is shown as the right one that the network knows
 
 
+class Found(NamedTuple):
+    """What the network says of a view."""
+
+    points_px: np.ndarray  # float32 [J 2], of the view's image
+    score: np.ndarray  # float32 [J], heights of the peaks
+    heat: np.ndarray  # float16 [h h], the highest of the heat maps at each place of the view
+
+
 class HourglassJoints:
     """A trained hourglass: views -> joints with confidences, the heights of their peaks."""
 
-    def __init__(self, checkpoint: str | Path, device: str = "auto") -> None:
-        """ValueError where the checkpoint is of another kind of network."""
+    def __init__(self, checkpoint: str | Path, device: str = "auto", *, flip_test: bool = False) -> None:
+        """flip_test: heat maps are the mean of a view's and its mirror image's.
+
+        ValueError where the checkpoint is of another kind of network.
+        """
         from humanpose3d.models.checkpoint import load_model
         from humanpose3d.models.hourglass import StackedHourglass
 
-        self.device = pick_device(device)
+        self.device, self.flip_test = pick_device(device), flip_test
         loaded = load_model(checkpoint, self.device)
         if not isinstance(loaded.model, StackedHourglass):
             raise ValueError(f"{checkpoint} holds a {loaded.config.model_type}; keypoints need an hourglass")
@@ -48,11 +59,13 @@ class HourglassJoints:
         self.skeleton, self.size = get_skeleton(loaded.config.skeleton), loaded.config.input_size
         self.provenance = {"name": f"hourglass {Path(checkpoint).stem}", "sha256": sha256_of(Path(checkpoint))}
 
-    def find(self, views: Sequence[View]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(float32 [J 2] px of the view's image, float32 [J] confidences) of each."""
+    def find(self, views: Sequence[View]) -> Iterator[Found]:
+        """What each shows, in the same order."""
         import torch
 
-        from humanpose3d.models.hourglass import peaks
+        from humanpose3d.models.hourglass import flipped_back, peaks
+
+        flip = torch.from_numpy(self.skeleton.flip_permutation).to(self.device)
 
         for start in range(0, len(views), AT_ONCE):
             some = views[start : start + AT_ONCE]
@@ -63,10 +76,14 @@ class HourglassJoints:
             ]
             batch = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).to(self.device)
             with torch.inference_mode():
-                found, score = peaks(self.network.heatmaps_of(batch)[:, -1])
-            for points, confidences, warp in zip(found.cpu().numpy(), score.cpu().numpy(), warps, strict=True):
+                heatmaps = self.network.heatmaps_of(batch)[:, -1]
+                if self.flip_test:
+                    mirrored = self.network.heatmaps_of(batch.flip(-1))[:, -1]
+                    heatmaps = 0.5 * (heatmaps + flipped_back(mirrored, flip))
+                answers = (*peaks(heatmaps), heatmaps.amax(1).half())
+            for points, score, heat, warp in zip(*(each.cpu().numpy() for each in answers), warps, strict=True):
                 back = cv2.invertAffineTransform(warp)
-                yield (points @ back[:, :2].T + back[:, 2]).astype(np.float32), confidences
+                yield Found((points @ back[:, :2].T + back[:, 2]).astype(np.float32), score, heat)
 
     def _warp(self, view: View) -> np.ndarray:
         warp = crop_warp(view.box_px.astype(np.float64), VIEW_MARGIN, self.size)
@@ -84,9 +101,10 @@ class HourglassKeypoints:
         device: str = "auto",
         *,
         min_score: float = 0.25,
+        flip_test: bool = False,
         speed: Speed = PLAIN,
     ) -> None:
-        self.joints = HourglassJoints(checkpoint, device)
+        self.joints = HourglassJoints(checkpoint, device, flip_test=flip_test)
         if self.joints.skeleton is HAND_21:
             raise ValueError(f"{checkpoint} finds the joints of hands; give it as --hands")
         self.detector = YoloKeypoints(yolo_model, device, min_score=min_score, speed=speed)
@@ -106,11 +124,11 @@ class HourglassKeypoints:
         people = self.detector.run([fitted for _, fitted in images])
         views = [View(image, person.box_px) for (image, _), some in zip(images, people, strict=True) for person in some]
         found = self.joints.find(views)
-        return [[_with(person, *next(found)) for person in some] for some in people]
+        return [[_with(person, next(found)) for person in some] for some in people]
 
 
-def _with(person: Person, points_px: np.ndarray, score: np.ndarray) -> Person:
-    return replace(person, keypoints_px=points_px, keypoint_score=score)
+def _with(person: Person, found: Found) -> Person:
+    return replace(person, keypoints_px=found.points_px, keypoint_score=found.score, heat=found.heat)
 
 
 def hand_views(image: np.ndarray, people: Sequence[Person]) -> list[tuple[int, str, View]]:

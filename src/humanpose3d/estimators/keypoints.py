@@ -18,12 +18,14 @@ import numpy as np
 from humanpose3d.estimators.speed import PLAIN, Speed
 from humanpose3d.estimators.weights import STUDIO, cache_dir, is_path, packaged_weights, pick_device, sha256_of
 from humanpose3d.sidecars import Person
+from humanpose3d.skeletons import COCO_17
 
 if TYPE_CHECKING:
     import torch
 
 KEYPOINT_SKELETON = "coco_17"
 PADDING_GREY = 114  # what Ultralytics pads with, in training too
+SAME_PERSON = 0.5  # overlap (IoU) of boxes found in an image and in its mirror image
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,11 @@ class YoloKeypoints:
         device: str = "auto",
         *,
         min_score: float = 0.25,
+        flip_test: bool = False,
         speed: Speed = PLAIN,
     ) -> None:
         self.skeleton, self.speed = KEYPOINT_SKELETON, speed
+        self.flip_test = flip_test  # keypoints are the mean of the image's and its mirror image's
         self.min_score = min_score  # of a person's box; keypoints are never cut
         self.device = pick_device(device)
         self.path = _find_weights(model)
@@ -113,7 +117,12 @@ class YoloKeypoints:
             groups[image.fit.input_wh].append(index)
         people: list[list[Person]] = [[] for _ in images]
         for indices in groups.values():
-            rows = self._detect([images[index].pixels for index in indices])
+            inputs = [images[index].pixels for index in indices]
+            rows = self._detect(inputs)
+            if self.flip_test:
+                mirrored = self._detect([np.ascontiguousarray(pixels[:, ::-1]) for pixels in inputs])
+                width = inputs[0].shape[1]
+                rows = [mean_with_mirrored(*both, width) for both in zip(rows, mirrored, strict=True)]
             for index, found in zip(indices, rows, strict=True):
                 people[index] = [_person(row, images[index].fit, images[index].image_wh) for row in found]
         return people
@@ -137,6 +146,32 @@ class YoloKeypoints:
                 max_time_img=10.0,  # a slow machine must not lose people to NMS's own time limit
             )
         return [found.float().cpu().numpy() for found in rows]
+
+
+def mean_with_mirrored(rows: np.ndarray, mirrored: np.ndarray, width: int) -> np.ndarray:
+    """float32 [N 6+51] of an image and of its mirror image -> the former, with the mean of both's keypoints.
+
+    Where a network takes left for right in one of them, it seldom does in the other. Who is found in the image alone
+    stays as found. Places count from the image's edge.
+    """
+    if not len(rows) or not len(mirrored):
+        return rows
+    boxes = np.stack([width - mirrored[:, 2], mirrored[:, 1], width - mirrored[:, 0], mirrored[:, 3]], axis=-1)
+    keypoints = mirrored[:, 6:].reshape(len(mirrored), -1, 3)[:, COCO_17.flip_permutation]
+    keypoints[..., 0] = width - keypoints[..., 0]
+    overlaps = _overlaps(rows[:, :4], boxes)
+    twin, is_found = overlaps.argmax(1), overlaps.max(1) >= SAME_PERSON
+    mean = rows.copy()
+    mean[is_found, 6:] = (rows[is_found, 6:] + keypoints[twin[is_found]].reshape(-1, rows.shape[1] - 6)) / 2.0
+    return mean
+
+
+def _overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """[N 4], [M 4] xyxy -> [N M], IoU."""
+    low, high = np.maximum(first[:, None, :2], second[None, :, :2]), np.minimum(first[:, None, 2:], second[None, :, 2:])
+    shared = (high - low).clip(min=0.0).prod(-1)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(-1) for boxes in (first, second)]
+    return shared / np.maximum(areas[0][:, None] + areas[1] - shared, 1e-9)
 
 
 def _person(row: np.ndarray, fit: Letterbox, image_wh: tuple[int, int]) -> Person:

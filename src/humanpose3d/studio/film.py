@@ -5,7 +5,8 @@ Everything follows from the seed: the same request gives the same frame, bit for
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import cv2
@@ -14,7 +15,7 @@ import numpy as np
 from humanpose3d.camera import Camera, camera_to_pixel, world_to_camera
 from humanpose3d.sample import normalise_subject
 from humanpose3d.skeletons import COCO_17, H36M_17
-from humanpose3d.studio.motion import ACTIONS, Joints, Take, make_take, solve
+from humanpose3d.studio.motion import ACTIONS, Joints, Stool, Take, make_take, solve
 from humanpose3d.studio.people import Person, random_person
 from humanpose3d.studio.render import Picture, View, make_view, render
 from humanpose3d.studio.room import CAMERA_IDS, Room, make_cameras, random_room
@@ -79,10 +80,17 @@ class Scene:
     cameras: dict[int, Camera]
     size: int  # pixels, the images' side
     fps: float = FPS
+    moved_m: tuple[float, float] = (0.0, 0.0)  # world x, y: how far from the room's middle the take is played
 
     def joints_at(self, frame: int) -> Joints:
         """The joints of the take's frame, whatever the camera."""
-        return solve(self.take.pose_at(frame / self.fps), self.person.body)
+        joints, by_m = solve(self.take.pose_at(frame / self.fps), self.person.body), (*self.moved_m, 0.0)
+        return replace(joints, h36m=joints.h36m + by_m, coco=joints.coco + by_m, head_centre=joints.head_centre + by_m)
+
+    @property
+    def stool(self) -> Stool | None:
+        stool, (x, y) = self.take.stool, self.moved_m
+        return None if stool is None else replace(stool, x=stool.x + x, y=stool.y + y)
 
 
 def _stream(*numbers: int) -> np.random.Generator:
@@ -155,7 +163,7 @@ def film_scene(scene: Scene, camera_id: int, frame: int, *, seed: int = 0) -> St
     camera, joints = scene.cameras[camera_id], scene.joints_at(frame)
     view = _view(scene, camera_id)
     grain = _stream(seed, _GRAIN, scene.action, scene.subaction, camera_id, frame)
-    picture = render(view, scene.person, joints, scene.take.stool, grain)
+    picture = render(view, scene.person, joints, scene.stool, grain)
     joints_cam_m, coco_cam_m = world_to_camera(joints.h36m, camera), world_to_camera(joints.coco, camera)
     keypoints_px = camera_to_pixel(coco_cam_m, camera)
     joints_px = camera_to_pixel(joints_cam_m, camera)
@@ -176,8 +184,45 @@ def film_scene(scene: Scene, camera_id: int, frame: int, *, seed: int = 0) -> St
         joints_px=joints_px.astype(np.float32),
         keypoints_px=keypoints_px.astype(np.float32),
         keypoint_flag=_keypoint_flags(keypoints_px, coco_cam_m, picture, scene.person.body.girth),
-        box_px=_box(picture, joints_px),
+        box_px=_box(picture.person, joints_px),
     )
+
+
+def film_group(people: Sequence[tuple[Scene, int]], camera_id: int, *, seed: int = 0) -> list[StudioFrame]:
+    """Several people in one picture: (scene, frame of its take) of each -> as many frames, which all show all of them.
+
+    The room and its cameras are the first one's. Each is filmed alone, and of everything the nearest is seen.
+    """
+    place = people[0][0]
+    alone = [
+        film_scene(replace(scene, room=place.room, room_seed=place.room_seed, cameras=place.cameras), camera_id, frame,
+                   seed=seed + number)
+        for number, (scene, frame) in enumerate(people)
+    ]  # fmt: skip
+    depths = np.stack([frame.depth_m for frame in alone])
+    nearest, depth_m = depths.argmin(0), depths.min(0)
+    image = np.take_along_axis(np.stack([frame.image for frame in alone]), nearest[None, ..., None], 0)[0]
+    is_room = (depths == depth_m).all(0)
+    image[is_room] = np.min([frame.image[is_room] for frame in alone], axis=0)  # everybody's shadow
+    return [
+        replace(
+            frame,
+            image=image,
+            depth_m=depth_m,
+            person=(seen := frame.person & (frame.depth_m == depth_m)),
+            keypoint_flag=_behind_others(frame, depth_m),
+            box_px=_box(seen, frame.joints_px),
+        )
+        for frame in alone
+    ]
+
+
+def _behind_others(frame: StudioFrame, depth_m: np.ndarray) -> np.ndarray:
+    """The keypoints' flags where this is the depth of all there is: what others are before is not seen."""
+    flags = frame.keypoint_flag.copy()
+    columns, rows = np.round(frame.keypoints_px[flags == 2]).astype(int).T
+    flags[flags == 2] = np.where(depth_m[rows, columns] < frame.depth_m[rows, columns], 1, 2)
+    return flags
 
 
 _VIEWS: dict[tuple, View] = {}
@@ -209,9 +254,9 @@ def _keypoint_flags(keypoints_px: np.ndarray, coco_cam_m: np.ndarray, picture: P
     return np.where(inside, np.where(seen, 2, 1), 0).astype(np.int64)
 
 
-def _box(picture: Picture, joints_px: np.ndarray) -> np.ndarray:
+def _box(person: np.ndarray, joints_px: np.ndarray) -> np.ndarray:
     """float32 [4]: the outer edges of the person's pixels; of the joints where no pixel shows."""
-    x, y, width, height = cv2.boundingRect(picture.person.astype(np.uint8))
+    x, y, width, height = cv2.boundingRect(person.astype(np.uint8))
     if width == 0:
         return np.concatenate([np.nanmin(joints_px, 0), np.nanmax(joints_px, 0)]).astype(np.float32)
     return np.array([x - 0.5, y - 0.5, x + width - 0.5, y + height - 0.5], np.float32)

@@ -15,13 +15,14 @@ import json
 import os
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
+from humanpose3d.camera import Camera
 from humanpose3d.reports import progress
 from humanpose3d.skeletons import COCO_17
 from humanpose3d.studio.film import (
@@ -30,7 +31,7 @@ from humanpose3d.studio.film import (
     TRAIN_SUBJECTS,
     StudioFrame,
     film,
-    film_scene,
+    film_group,
     make_scene,
     random_scene,
 )
@@ -55,6 +56,9 @@ FOUND_SCORE = 0.25  # Ultralytics' own cut for a person
 PERSON_WEIGHT = 8.0  # of the person's pixels in the depth loss: they are few, and what the depth is for
 PIXEL_MEAN, PIXEL_DEVIATION = 0.5, 0.5  # what DepthPro's processor does to pixels of 0 to 1
 ZOOMED_SHARE = 0.08  # of depth lessons; with a third of them the field of view was 7 % off on whole images
+FIRST_GUEST = 20_000  # of a group, among the seeds' random scenes
+SPREAD_M, APART_M = 1.4, 0.45  # of a group: how far from the room's middle it stands, and from each other at least
+FEWEST_SEEN = 4  # joints of somebody in a group, who else is no example
 LEARNING_RATE = 1e-3  # of the depth model, at its highest
 FOV_SCALE_DEG = 45.0  # the loss and the first guess of the field of view are in units of it
 
@@ -82,10 +86,13 @@ class DepthFigures:
 # ---------------------------------------------------------------------------------------- pictures to learn from
 
 
-def film_training_set(folder: Path, count: int, *, seed: int, subjects_share: float = 0.5) -> None:
-    """`count` frames with labels: `images/*.jpg`, `labels/*.txt` (YOLO pose) and `depth.npz`.
+def film_training_set(
+    folder: Path, count: int, *, seed: int, subjects_share: float = 0.5, groups_share: float = 0.0
+) -> None:
+    """`count` pictures with labels: `images/*.jpg`, `labels/*.txt` (YOLO pose) and `depth.npz`.
 
-    A share shows the training subjects in their room, the rest random people in random rooms.
+    A share shows the training subjects in their room, the rest random people in random rooms; a share of both shows
+    two to four people.
     """
     (folder / "images").mkdir(parents=True, exist_ok=True)
     (folder / "labels").mkdir(exist_ok=True)
@@ -93,22 +100,31 @@ def film_training_set(folder: Path, count: int, *, seed: int, subjects_share: fl
     depths, people, focals = [], [], []
     with progress("filming", count) as bar:
         for number in range(count):
-            frame = _draw_frame(rng, seed, number, subjects_share)
-            name = f"{number:06d}"
+            people_in_it = _draw_people(rng, seed, number, subjects_share, groups_share)
+            frame, name = people_in_it[0], f"{number:06d}"
             (folder / "images" / f"{name}.jpg").write_bytes(encode_jpeg(frame.image))
-            (folder / "labels" / f"{name}.txt").write_text(yolo_label(frame))
+            labels = [yolo_label(each) for each in people_in_it if len(people_in_it) == 1 or is_in_sight(each)]
+            (folder / "labels" / f"{name}.txt").write_text("".join(labels))
             depths.append(
                 cv2.resize(frame.depth_m, (DEPTH_SIZE, DEPTH_SIZE), interpolation=cv2.INTER_NEAREST).astype(np.float16)
             )
             people.append(
-                cv2.resize(frame.person.astype(np.uint8), (DEPTH_SIZE, DEPTH_SIZE), interpolation=cv2.INTER_NEAREST) > 0
+                cv2.resize(
+                    np.any([each.person for each in people_in_it], axis=0).astype(np.uint8),
+                    (DEPTH_SIZE, DEPTH_SIZE),
+                    interpolation=cv2.INTER_NEAREST,
+                )
+                > 0
             )
             focals.append(frame.camera.K[0, 0])
             bar.advance()
     np.savez(folder / "depth.npz", depth_m=np.array(depths), person=np.array(people), focal_px=np.array(focals))
 
 
-def _draw_frame(rng: np.random.Generator, seed: int, number: int, subjects_share: float) -> StudioFrame:
+def _draw_people(
+    rng: np.random.Generator, seed: int, number: int, subjects_share: float, groups_share: float
+) -> list[StudioFrame]:
+    """A picture: one frame, or one for each of a group."""
     frame = int(rng.integers(0, 200))
     if rng.random() < subjects_share:
         subject, action = str(rng.choice(TRAIN_SUBJECTS)), int(rng.choice(list(ACTIONS)))
@@ -118,7 +134,34 @@ def _draw_frame(rng: np.random.Generator, seed: int, number: int, subjects_share
         )
     else:  # three frames in a row share a scene and a camera: seeing an empty room costs more than a frame
         scene, camera = random_scene(100_000 * seed + number // 3, size=IMAGE_SIZE), CAMERA_IDS[number // 3 % 4]
-    return film_scene(scene, camera, frame, seed=number)
+    people = [(scene, frame)]
+    if groups_share and rng.random() < groups_share:
+        people += [
+            (
+                random_scene(100_000 * seed + FIRST_GUEST + 3 * number + guest, size=IMAGE_SIZE),
+                int(rng.integers(0, 200)),
+            )
+            for guest in range(rng.integers(1, 4))
+        ]
+        spots_m = _draw_spots(rng, len(people), scene.cameras[camera])
+        people = [(replace(who, moved_m=spot_m), when) for (who, when), spot_m in zip(people, spots_m, strict=True)]
+    return film_group(people, camera, seed=number)
+
+
+def _draw_spots(rng: np.random.Generator, people: int, camera: Camera) -> list[tuple[float, float]]:
+    """World x, y: somewhere before the camera, beside, before and behind each other, and not inside."""
+    ahead = camera.R[2, :2] / np.linalg.norm(camera.R[2, :2])
+    spots: list[np.ndarray] = []
+    while len(spots) < people:
+        spot = rng.uniform(-SPREAD_M, SPREAD_M) * camera.R[0, :2] + rng.uniform(-SPREAD_M, SPREAD_M) * ahead
+        if all(np.linalg.norm(spot - other) > APART_M for other in spots):
+            spots.append(spot)
+    return [(float(x), float(y)) for x, y in spots]
+
+
+def is_in_sight(frame: StudioFrame) -> bool:
+    """Whether somebody in a group is to be found: at least so many joints in the picture that nothing hides."""
+    return int((frame.keypoint_flag == 2).sum()) >= FEWEST_SEEN
 
 
 def yolo_label(frame: StudioFrame) -> str:
@@ -153,6 +196,7 @@ def train_pose(
     start: Path | None = None,
     image_size: int = IMAGE_SIZE,
     batch: int = 8,
+    groups_share: float = 0.0,
 ) -> Path:
     """Trains the pose model for that long; stores the best so far at `out`. `start`: weights to go on from."""
     _quiet_ultralytics()
@@ -168,7 +212,7 @@ def train_pose(
     folder = workplace or Path(tempfile.mkdtemp(prefix="hp3d-pose-"))
     for part, count, part_seed in (("train", images, seed + 1), ("val", 120, seed + 2)):
         if not (folder / part / "depth.npz").exists():
-            film_training_set(folder / part, count, seed=part_seed, subjects_share=0.5)
+            film_training_set(folder / part, count, seed=part_seed, subjects_share=0.5, groups_share=groups_share)
     architecture = yaml.safe_load((ROOT / "cfg/models/11/yolo11-pose.yaml").read_text())
     architecture |= {"scales": POSE_SCALE, "scale": "t", "nc": 1, "kpt_shape": [len(COCO_17), 3]}
     (folder / "studio-pose.yaml").write_text(yaml.safe_dump(architecture))
@@ -533,6 +577,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="where to store the weights; the package by default")
     parser.add_argument("--start", type=Path, help="weights to go on from")
     parser.add_argument("--image-size", type=int, default=IMAGE_SIZE, help="pixels the pose model is trained at")
+    parser.add_argument(
+        "--groups", type=float, default=0.0, help="share of the pose model's pictures with 2 to 4 people"
+    )
     parser.add_argument("--frames", type=int, default=240, help="frames to measure on")
     given = parser.parse_args(arguments)
     settings = {
@@ -543,7 +590,8 @@ def main(arguments: list[str] | None = None) -> None:
         "start": given.start,
     }
     if given.what == "keypoints":
-        print(train_pose(given.out or POSE_WEIGHTS, image_size=given.image_size, **settings))
+        settings |= {"image_size": given.image_size, "groups_share": given.groups}
+        print(train_pose(given.out or POSE_WEIGHTS, **settings))
     elif given.what == "depth":
         print(train_depth(given.out or DEPTH_WEIGHTS, **settings))
     else:

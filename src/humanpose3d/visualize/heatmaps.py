@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
 from humanpose3d.skeletons import Skeleton
-from humanpose3d.visualize.panels import draw_keypoints, framed, grid
+from humanpose3d.visualize.panels import PICTURE_LIMIT_PX, draw_keypoints, framed, grid, shrunk
+from humanpose3d.warp import VIEW_MARGIN, compose, crop_warp
 
 TILE_PX = 420
 
@@ -45,6 +48,22 @@ def draw_heatmaps(
         note = f"mean error {np.nanmean(distance):.1f} px" if np.isfinite(distance).any() else ""
         tiles.append(framed(bones(truth_px, np.ones(len(truth_px))), "truth", note))
     return grid([tiles])
+
+
+def draw_heat(image: np.ndarray, boxes_px: Sequence[np.ndarray], heats: Sequence[np.ndarray]) -> np.ndarray:
+    """The image, grey, under everybody's heat maps: uint8 [h w 3], no longer than an overlay of keypoints.
+
+    image: uint8 [H W 3]. boxes_px: [4] each, xyxy. heats: [h h] each, the highest of the maps, 0..1, over the square
+    that a network is shown of the box.
+    """
+    picture, scale = shrunk(image, PICTURE_LIMIT_PX)
+    to_picture = np.array([[scale, 0.0, 0.5 * scale - 0.5], [0.0, scale, 0.5 * scale - 0.5]])
+    everybody = np.zeros(picture.shape[:2], np.float32)
+    for box_px, heat in zip(boxes_px, heats, strict=True):
+        to_image = cv2.invertAffineTransform(crop_warp(box_px.astype(np.float64), VIEW_MARGIN, len(heat)))
+        placed = cv2.warpAffine(heat.astype(np.float32), compose(to_image, to_picture), picture.shape[1::-1])
+        everybody = np.maximum(everybody, placed)
+    return overlaid(picture, everybody[None])
 
 
 def overlaid(picture: np.ndarray, heatmaps: np.ndarray) -> np.ndarray:

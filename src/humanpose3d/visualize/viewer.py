@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -33,6 +34,8 @@ PLANE_SHARE = 0.25  # of the nearest person's distance: where the picture stands
 SLIDER_PX = 110  # of the page's height
 FRAME_MS = 100  # of a frame while it plays
 NOBODY = "no person found"
+# plotly.js: its licence, and all that stands inside its wrapper for module loaders.
+PLOTLY = re.compile(r"\s*(/\*.*?\*/).*?\(\) => \{\n(.*)\nreturn Plotly;\n\}\)\);?\s*", re.DOTALL)
 HOVER = "%{text}<br>%{x:.2f} m right, %{y:.2f} m away, %{z:.2f} m up<extra></extra>"
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>TITLE</title>
@@ -135,16 +138,23 @@ def _cloud(camera: Camera, image: np.ndarray, depth_m: np.ndarray) -> tuple[np.n
 
 def viewer_html(scenes: Sequence[Scene], skeleton: Skeleton, title: str = "humanpose3d") -> str:
     """The whole file. ValueError without a scene."""
-    from plotly.offline import get_plotlyjs
-
     if not scenes:
         raise ValueError("a viewer needs at least one picture")
     hint = "click a joint for its name and place" if any(len(each.people_cam_m) for each in scenes) else NOBODY
-    page = PAGE.replace("TITLE", escape(title)).replace("HINT", hint).replace("LIBRARY", _packed(get_plotlyjs()))
+    page = PAGE.replace("TITLE", escape(title)).replace("HINT", hint).replace("LIBRARY", _packed(_library()))
     traces = _Drawing(scenes, skeleton).traces()
     first = {"data": traces[0], "layout": _layout(scenes, traces, title)}
     rest = {"frames": _frames(traces), "layout": {"sliders": [_slider(scenes)], "updatemenus": [_buttons()]}}
     return page.replace("FIRST", _packed(_json(first))).replace("REST", _packed(_json(rest)))
+
+
+def _library() -> str:
+    """plotly.js, out of its wrapper: inside a function a browser parses all of it once more before it runs."""
+    from plotly.offline import get_plotlyjs
+
+    whole = get_plotlyjs()
+    parts = PLOTLY.fullmatch(whole)
+    return "\n".join(parts.groups()) if parts else whole
 
 
 def _json(values: Any) -> str:
