@@ -34,6 +34,7 @@ PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_F
 PICTURE_LIMIT_PX = 1600  # longer side of an overlay; larger photographs are drawn on at this size
 FAINTEST = 0.15  # opacity of a keypoint of no confidence: seen, but not believed
 TICK_TEXT_PX = 17  # of numbers at axes: legible at half the size
+END_ON = 0.8  # of an edge's direction: it runs towards the viewer, and its ticks stand beside it
 TICK_PX = 22  # between the numbers of a depth scale at least
 CAMERA_UP = np.array([0.0, -1.0, 0.0])  # in its own frame, where nothing tells more
 FOOT_M = 0.06  # an ankle joint stands this far above the ground
@@ -405,9 +406,9 @@ class Scene:
         corners = np.array([[x, ground, z] for x in (x0, x1) for z in (z0, z1)])
         seen = self.project(np.concatenate([corners, points]))
         low, high = seen.min(0), seen.max(0)
-        room = np.array(size_wh) - (96, 76)  # the ticks stand outside the grid
+        room = np.array(size_wh) - (96, 100)  # the ticks and names stand outside the grid
         scale = float((room / np.maximum(high - low, 1e-6)).min())
-        shift = np.array(size_wh) / 2 - scale * (low + high) / 2 - (0, 8)
+        shift = np.array(size_wh) / 2 - scale * (low + high) / 2 - (0, 14)
         return Scene(self.low, self.high, self.step, self.rotation, self.distance, scale, shift)
 
     @property
@@ -446,12 +447,13 @@ class Scene:
         # Neither edge labels the corner they share: the two numbers would lie over each other.
         along_x = [(x, np.array([x, ground, near_z])) for x in xs if x != near_x]
         along_z = [(z, np.array([near_x, ground, z])) for z in zs if z != near_z]
-        self._labels(picture, along_x, "x", middle)
-        self._labels(picture, along_z, "depth", middle)
+        corner = self.project(np.array([near_x, ground, near_z]))
+        self._labels(picture, along_x, "x", middle, corner)
+        self._labels(picture, along_z, "depth", middle, corner)
         far_x, far_z = x0 + x1 - near_x, z0 + z1 - near_z
         # Heights at the side corner that is farther from the ticks of both edges.
-        corner = max(((far_x, near_z), (near_x, far_z)), key=lambda c: self.seen(np.array([c[0], ground, c[1]]))[2])
-        foot = np.array([corner[0], ground, corner[1]])
+        x, z = max(((far_x, near_z), (near_x, far_z)), key=lambda c: self.seen(np.array([c[0], ground, c[1]]))[2])
+        foot = np.array([x, ground, z])
         heights = np.arange(0.5, top - ground + 0.05, 0.5 if top - ground < 3 else 1.0)
         if not len(heights):
             return
@@ -463,9 +465,14 @@ class Scene:
             _text(picture, at + [outward * 8, 0], f"{height:g}", TICK_TEXT_PX, MUTED, "rm" if outward < 0 else "lm")
 
     def _labels(
-        self, picture: np.ndarray, ticks: list[tuple[float, np.ndarray]], name: str, middle: np.ndarray
+        self,
+        picture: np.ndarray,
+        ticks: list[tuple[float, np.ndarray]],
+        name: str,
+        middle: np.ndarray,
+        corner: np.ndarray,
     ) -> None:
-        """Along one edge, outside the grid. ticks: (metres, place)."""
+        """Along one edge, outside the grid. ticks: (metres, place). corner: what it shares with the other edge, px."""
         places = self.project(np.array([place for _, place in ticks]))
         span = places[-1] - places[0]
         along = span / max(float(np.linalg.norm(span)), 1e-6)
@@ -474,7 +481,11 @@ class Scene:
         every = max(int(np.ceil(32 * len(ticks) / max(float(np.linalg.norm(span)), 1.0))), 1)
         for (value, _), at in list(zip(ticks, places, strict=True))[::every]:
             _text_beside(picture, at + outward * 5, f"{value:g}", TICK_TEXT_PX, MUTED, outward)
-        _text_beside(picture, (places[0] + places[-1]) / 2 + outward * 38, f"{name} (m)", TICK_TEXT_PX, INK, outward)
+        if abs(outward[0]) > END_ON:  # beside the ticks it would be off the picture
+            _text(picture, corner + [0, 16], f"{name} (m)", TICK_TEXT_PX, INK, "mm")
+        else:
+            at = (places[0] + places[-1]) / 2 + outward * 38
+            _text_beside(picture, at, f"{name} (m)", TICK_TEXT_PX, INK, outward)
 
     def _line(self, picture: np.ndarray, start: Any, end: Any) -> None:
         a, b = self.project(np.array([start, end], np.float64))
