@@ -308,7 +308,7 @@ class AugmentationConfig:
     drop_keypoint: Share = 0.05
     """Chance, joint by joint, that a 2D keypoint is taken away."""
     occlusion: Share = 0.0
-    """Chance that a rectangle of one colour hides a part of the picture."""
+    """Chance that a rectangle of one colour, its middle within the person's box, hides what is behind it."""
     occlusion_size: Range = (0.1, 0.4)
     """Its height and width as shares of the picture's, uniform."""
     camera_turn_deg: Annotated[float, Field(ge=0, lt=60)] = 10.0

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from humanpose3d.camera import camera_to_pixel
 from humanpose3d.config import AugmentationConfig
-from humanpose3d.dataset.augmentation import FitView, PoseAugmentor, fit_view, jitter_colour
+from humanpose3d.dataset.augmentation import FitView, PoseAugmentor, fit_view, jitter_colour, occlude
 from humanpose3d.sample import PoseSample
 from humanpose3d.warp import VIEW_MARGIN
 from tests.test_warp import EXACT_PX, assert_projects_onto_itself, dot_sample, made_sample
@@ -131,6 +131,21 @@ def test_colour_does_what_its_name_says():
     assert jitter_colour(red, 1, 1, 1, 1 / 3).argmax() != 0  # a third of the circle: no longer red
     turned = jitter_colour(image, 1, 1, 1, 0.05)
     assert np.abs(turned @ np.array([0.299, 0.587, 0.114]) - grey).mean() < 1
+
+
+def test_an_occluder_hides_a_part_of_the_person_and_of_the_size_asked_for():
+    image, rng = np.full((60, 80, 3), 44, np.uint8), np.random.default_rng(0)
+    box_px, sides = np.array([50, 10, 70, 40], np.float32), np.array([0.2, 0.25])
+    seen = np.zeros((60, 80), bool)
+    for _ in range(200):
+        rows, columns = np.nonzero((occlude(image, sides, rng, box_px) != image).any(-1))
+        height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
+        assert abs(height - 12) <= 1 and abs(width - 20) <= 1
+        assert 9 <= rows.mean() <= 41 and 49 <= columns.mean() <= 71
+        seen[rows, columns] = True
+    assert seen[10:40, 50:70].all() and not seen[:, :38].any()
+    nowhere = occlude(image, sides, rng)  # without a box: anywhere, cut off at the edges
+    assert nowhere.shape == image.shape and (nowhere != image).any() and image.max() == 44
 
 
 def test_depth_and_keypoints_are_dropped_as_often_as_asked():

@@ -77,10 +77,11 @@ class PoseAugmentor:
         return sample.with_(image=jitter_colour(sample.image, brightness, contrast, saturation, hue))
 
     def _occlude(self, sample: PoseSample, rng: np.random.Generator) -> PoseSample:
-        """A rectangle of one colour somewhere over the view, as something in front of the person."""
+        """A rectangle of one colour somewhere over the person, as of something in front."""
         if not self.config.occlusion or sample.image is None or rng.random() >= self.config.occlusion:
             return sample
-        return sample.with_(image=occlude(sample.image, rng.uniform(*self.config.occlusion_size, 2), rng))
+        sides = rng.uniform(*self.config.occlusion_size, 2)
+        return sample.with_(image=occlude(sample.image, sides, rng, sample.box_px))
 
     def _drop_cues(self, sample: PoseSample, rng: np.random.Generator) -> PoseSample:
         """Depth or single keypoints taken away, as a network that found nothing would leave them."""
@@ -99,13 +100,22 @@ class PoseAugmentor:
         return sample.with_(**changes)
 
 
-def occlude(image: np.ndarray, sides: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """uint8 [H W 3] with a rectangle somewhere; sides: its height and width, as shares of the image's."""
-    limits = np.array(image.shape[:2])
-    extent = np.maximum(np.rint(sides * limits).astype(int), 1)
-    top, left = (int(rng.integers(0, limit - side + 1)) for limit, side in zip(limits, extent, strict=True))
+def occlude(
+    image: np.ndarray, sides: np.ndarray, rng: np.random.Generator, box_px: np.ndarray | None = None
+) -> np.ndarray:
+    """uint8 [H W 3] with a rectangle; sides: its height and width, as shares of the image's.
+
+    box_px: x0 y0 x1 y1 within which its middle lies; None: anywhere. What lies beyond the image's edges is cut off.
+    """
+    limits = np.array(image.shape[:2], float)
+    low, high = np.zeros(2), limits
+    if box_px is not None:
+        low, high = np.clip(box_px[[1, 0]], 0.0, limits), np.clip(box_px[[3, 2]], 0.0, limits)
+    middle, half = rng.uniform(low, high), np.maximum(sides * limits, 1.0) / 2
+    top, left = np.rint(np.maximum(middle - half, 0.0)).astype(int)
+    bottom, right = np.rint(middle + half).astype(int)
     hidden = image.copy()
-    hidden[top : top + extent[0], left : left + extent[1]] = rng.integers(0, 256, 3)
+    hidden[top:bottom, left:right] = rng.integers(0, 256, 3)
     return hidden
 
 
