@@ -81,7 +81,7 @@ class PreprocessConfig(Command):
     """Threads of each process that read and prepare images ahead of the networks and write behind them."""
     engine: Literal["local", "ray"] = "local"
     """Who works: this machine, or the machines of a Ray cluster (pip install 'humanpose3d[ray]'), all of which must see
-    both folders. --devices says how many at once."""
+    both folders, or know the same remotes. --devices says how many at once."""
     address: str | None = None
     """Of a running Ray cluster, as 'ray start --head' prints it. None: what RAY_ADDRESS says, else this machine."""
     shard: str = "1/1"
