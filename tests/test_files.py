@@ -6,11 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from humanpose3d.files import scratch_folder, sole_writer, whole_file, write_whole
+from humanpose3d.files import part_path, scratch_folder, sole_writer, whole_file, write_whole
 
 KILLED = """
 import os, signal, sys
@@ -61,6 +62,14 @@ def test_what_another_machine_is_writing_stays(tmp_path):
     other = tmp_path / ".a.txt.elsewhere-999999-1.part"
     other.touch()
     write_whole(tmp_path / "b.txt", b"whole")
+    assert other.exists()
+
+
+def test_what_another_thread_is_writing_stays(tmp_path):
+    other = part_path(tmp_path / "new" / "a.txt")
+    other.touch()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(write_whole, tmp_path / "new" / "b.txt", b"whole").result()
     assert other.exists()
 
 

@@ -42,6 +42,7 @@ def cluster(_s3_server: S3Remote) -> Iterator[tuple[str, list[subprocess.Popen]]
     with tempfile.TemporaryDirectory(prefix="hp3d-", ignore_cleanup_errors=True) as folder:
         env = os.environ | _s3_server.env
         env |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        env["RAY_AUTH_MODE"] = "disabled"  # else `ray start` asks for the token of the user's home, where one lies
         common = {"env": env, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         small = ["--object-store-memory=80000000"]
         head = [*ray, "--head", f"--port={port}", "--node-ip-address=127.0.0.1", "--include-dashboard=false"]
@@ -64,7 +65,8 @@ def _wait_for_cpus(address: str, number: int) -> None:
         f"ray.init('{address}', log_to_driver=False, logging_level='error')\n"
         f"while ray.cluster_resources().get('CPU', 0) < {number}: time.sleep(0.2)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=300, capture_output=True)
+    driver = subprocess.run([sys.executable, "-c", code], timeout=300, capture_output=True, text=True)
+    assert driver.returncode == 0, driver.stderr
 
 
 @pytest.fixture
@@ -212,6 +214,22 @@ def test_damage_that_a_worker_finds_is_the_same_one_line_and_leaves_nothing(
 def test_an_address_where_nothing_is_is_one_clear_line() -> None:
     with (
         pytest.raises(ValueError, match="no Ray cluster answers at 127.0.0.1:1 .*refused.*'ray start --head'"),
+        open_engine("ray", "127.0.0.1:1", 1, False),
+    ):
+        pass
+
+
+def test_a_cluster_that_asks_for_its_token_is_one_line_that_says_how_to_give_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        cause = RuntimeError("Failed to connect to GCS. ...\nray.exceptions.AuthenticationError: InvalidAuthToken")
+        raise ConnectionError("Failed to connect to Ray cluster at 127.0.0.1:1") from cause
+
+    monkeypatch.setattr("humanpose3d.engines._knock", lambda address: None)
+    monkeypatch.setattr(import_ray(), "init", refuse)
+    with (
+        pytest.raises(ValueError, match="cluster at 127.0.0.1:1 asks for its token: set RAY_AUTH_MODE=token"),
         open_engine("ray", "127.0.0.1:1", 1, False),
     ):
         pass

@@ -321,6 +321,12 @@ def _cluster(address: str | None) -> Iterator[Any]:
             _knock(address or os.environ.get("RAY_ADDRESS", ""))
             ray.init(address, log_to_driver=False, logging_level="error", include_dashboard=False)
         except (OSError, ValueError, RuntimeError) as error:
+            if "AuthenticationError" in f"{type(error)} {error} {error.__cause__}":
+                raise ValueError(
+                    f"the Ray cluster at {address or 'RAY_ADDRESS'} asks for its token: set RAY_AUTH_MODE=token, and "
+                    "RAY_AUTH_TOKEN_PATH where it is not in ~/.ray/auth_token (or start the cluster with "
+                    "RAY_AUTH_MODE=disabled)"
+                ) from None
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise ValueError(
                 f"no Ray cluster answers at {address or 'RAY_ADDRESS'} ({reason}); start one with 'ray start --head', "

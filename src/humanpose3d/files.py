@@ -44,7 +44,12 @@ if hasattr(os, "register_at_fork"):
 
 
 def part_path(path: Path) -> Path:
-    """Where a file is written before it gets its name: beside it, no other process's or thread's."""
+    """Where a file is written before it gets its name: beside it, no other process's or thread's.
+
+    Its folder is there then, and what killed processes left in it is not.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path.parent, _OWNED_PART)
     return path.with_name(f".{path.name}.{_HOST}-{os.getpid()}-{threading.get_ident()}{PART}")
 
 
@@ -53,8 +58,6 @@ def whole_file(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it when the block ends well and removed when it does not."""
     temporary = part_path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path.parent, _OWNED_PART)
         yield temporary
         os.replace(temporary, path)
     except BaseException:

@@ -400,7 +400,6 @@ class ChunkFileWriter:
         self.subjects: Counter[str] = Counter()
         self._keys: set[str] = set()
         self._rows = TableBuilder()
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._stored = _CountingFile(path)
         # No file name and no time in the gzip header: the same samples, the same bytes.
         self._packed = gzip.GzipFile("", "wb", GZIP_LEVEL, self._stored, 0) if compress == "gz" else None
