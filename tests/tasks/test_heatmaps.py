@@ -70,6 +70,7 @@ def test_joints_without_a_label_or_off_the_view_are_masked():
     assert after["stack_2"].item() < 1e-9 and after["error_px"].item() == pytest.approx(
         before["error_px"].item(), abs=0.2
     )
+    assert (before["labels_off_view"], after["labels_off_view"]) == (0.0, pytest.approx(4 / 48))
     nobody = replace(batch, joint_in_view=torch.zeros_like(seen))
     assert task().training_scalars(Drawn([batch]), nobody)["loss"].item() == 0.0
 

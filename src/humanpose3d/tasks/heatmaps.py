@@ -88,14 +88,17 @@ class HeatmapTask:
         return {"loss": stacks.mean()} | {f"stack_{number}": value for number, value in enumerate(stacks, start=1)}
 
     def training_scalars(self, model: nn.Module, batch: PoseBatch) -> dict[str, Tensor]:
-        """What a training step shows: the loss (the one to descend), its terms, and the joints' mean error_px."""
+        """What a training step shows: the loss (the one to descend), its terms, the joints' mean error_px, and which
+        share of the labels is off its view and masked."""
         heatmaps = model(batch).heatmaps.float()
         prediction = KeypointPrediction(heatmaps, *peaks(heatmaps[:, -1], "peak"))
-        assert batch.joints_px is not None and batch.joint_in_view is not None
+        assert batch.joints_px is not None and batch.joint_in_view is not None and batch.joint_px_mask is not None
         error_px = (prediction.points_px - batch.joints_px).norm(dim=-1) * batch.joint_in_view
         return {
             **self.loss(prediction, batch),
             "error_px": error_px.sum() / batch.joint_in_view.sum().clamp(min=1),
+            "labels_off_view": (batch.joint_px_mask & ~batch.joint_in_view).sum()
+            / batch.joint_px_mask.sum().clamp(min=1),
         }
 
     def metrics(self) -> KeypointMetrics:
