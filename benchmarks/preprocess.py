@@ -266,7 +266,7 @@ def measure_memory(work: Path, frames: int) -> dict[str, Any]:
         sizes_mb.setdefault(done // max(frames // 20, 1) * (frames // 20), resident_mb(process.pid))
         time.sleep(0.5)
     after_500 = [size for done, size in sizes_mb.items() if done >= min(500, frames // 4)]
-    return {"frames": frames, "resident_mb": sizes_mb, "growth_after_500": after_500[-1] / after_500[0]}
+    return {"frames": frames, "resident_mb": sizes_mb, "growth_after_500": max(after_500) / after_500[0]}
 
 
 def resident_mb(pid: int) -> float:
@@ -398,7 +398,7 @@ def main() -> int:
             figures["memory"] = found = measure_memory(work, 100 if args.quick else 10_000)
             print(
                 f"\nresident MB by frames done: {', '.join(f'{n}: {mb:.0f}' for n, mb in found['resident_mb'].items())}"
-                f"; after the first 500 (or quarter) x {found['growth_after_500']:.3f}"
+                f"; at most, against after the first 500 (or quarter), x {found['growth_after_500']:.3f}"
             )
         if "listing" in only:
             figures["listing"] = found = measure_listing(LISTED // 100 if args.quick else LISTED)
