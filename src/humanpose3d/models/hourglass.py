@@ -148,9 +148,12 @@ def check_depths(config: HourglassConfig) -> None:
     smallest = 2 if config.norm == "instance" else 1  # one pixel has no spread to divide by
     for depth in sorted(set(config.depths)):
         if side % 2**depth or side // 2**depth < smallest:
+            deepest = _deepest(side, smallest)
             raise ValueError(
                 f"an hourglass of depth {depth} halves its side {depth} times, and heat maps of {side} px (an input of "
-                f"{config.input_size}) do not allow it: take --depths of at most {_deepest(side, smallest)}"
+                f"{config.input_size}) do not allow it: take "
+                + (f"--depths of at most {deepest}, or " if deepest else "")
+                + f"an --input-size divisible by {HEATMAP_STRIDE * 2**depth * smallest}"
             )
 
 
