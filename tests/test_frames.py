@@ -14,7 +14,7 @@ from PIL import Image
 
 from humanpose3d import frames as frames_module
 from humanpose3d.frames import RemoteFrames, Uncountable, open_frames
-from humanpose3d.images import find_images
+from humanpose3d.images import UnreadableImage, find_images
 from humanpose3d.preprocess import preprocess_folders
 from humanpose3d.remotes import LocalStore, RcloneStore, RemoteError, open_store, rclone
 from humanpose3d.video import write_video
@@ -166,9 +166,38 @@ def test_videos_of_a_remote_lie_here_only_while_they_are_needed(tmp_path: Path, 
     assert list((tmp_path / "videos").iterdir()) == []
     with pytest.raises(Uncountable):
         list(remote.names(LocalStore(tmp_path / "out"), 3, count_only=True))
-    on_ray = open_frames(open_store(s3_remote.location), None)
-    with pytest.raises(ValueError, match=r"0.mp4 is a video, and --engine ray reads videos from folders"):
-        list(on_ray.names(LocalStore(tmp_path / "out"), 3))
+
+
+def test_a_worker_apart_fetches_the_videos_of_its_batches_and_keeps_few(
+    tmp_path: Path, s3_remote: S3Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "clips").mkdir()
+    for number in range(5):
+        write_clip(tmp_path / f"clips/{number}.mp4", 10 + number)
+    send(tmp_path / "clips", f"{s3_remote.location}/in")
+    names, gets, get = [f"in/{number}.mp4/000003" for number in range(5)], list[str](), RcloneStore.get
+
+    def noted(self: RcloneStore, name: str, path: Path, *, size: int | None = None) -> None:
+        gets.append(name)
+        get(self, name, path, size=size)
+
+    monkeypatch.setattr(RcloneStore, "get", noted)
+    worker = open_frames(open_store(s3_remote.location), tmp_path / "videos", apart=True)
+
+    def here() -> list[str]:
+        return sorted(path.name for path in (tmp_path / "videos").rglob("*.mp4"))
+
+    for name in [*names, *names[:1]]:
+        assert worker.read(worker.fetch(name)).shape == (48, 64, 3)
+    assert gets == here() == [f"{number}.mp4" for number in range(5)], "each once, while frames of it are wanted"
+    worker.finish(names[:4])
+    assert here() == ["0.mp4", "2.mp4", "3.mp4", "4.mp4"], "the first is wanted once more, two are kept"
+    worker.fetch(names[3])
+    assert len(gets) == 5
+    worker.finish([names[0], names[3], names[4]])
+    assert here() == [], "nothing in hand: this may be the end"
+    with pytest.raises(UnreadableImage, match="no such file"):
+        worker.fetch("in/9.mp4/000000")
 
 
 def test_a_listing_of_a_remote_asks_once_a_folder_as_it_goes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +210,7 @@ def test_a_listing_of_a_remote_asks_once_a_folder_as_it_goes(monkeypatch: pytest
         return [{"Name": name, "Size": 1, "IsDir": name in folders} for name in [*files, *folders]]
 
     monkeypatch.setattr(RcloneStore, "_entries", answer)
-    names = RemoteFrames(RcloneStore("drive", "in"), None).names(LocalStore(Path("out")), 1)
+    names = RemoteFrames(RcloneStore("drive", "in"), Path("videos")).names(LocalStore(Path("out")), 1)
     assert [str(next(names)) for _ in range(3)] == ["s0/0.jpg", "s0/1.jpg", "s0/2.jpg"]
     assert asked == ["drive:in", "drive:in/s0", "drive:in/s1"]
 

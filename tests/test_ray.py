@@ -22,6 +22,7 @@ from humanpose3d.engines import import_ray, open_engine
 from humanpose3d.preprocess import preprocess_folders
 from humanpose3d.remotes import open_store
 from humanpose3d.studio.mocap import write_mocap
+from humanpose3d.video import write_video
 from tests.chunks.sets import hashes, samples_of, write_set
 from tests.chunks.test_rechunk import shuffle
 from tests.chunks.test_split import split
@@ -77,12 +78,13 @@ def arguments(tiny_pose_model: str, tiny_depth_model: str, tmp_path: Path) -> di
         Image.fromarray(rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)).save(tmp_path / f"in/{number:02d}.png")
     return {
         "input_base_directory": tmp_path / "in", "yolo_model": tiny_pose_model, "depth_model": tiny_depth_model,
-        "device": "cpu", "batch_size": 2,
+        "device": "cpu", "batch_size": 2, "temp_dir": tmp_path / "temp",
     }  # fmt: skip
 
 
 def sidecars(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if "report" not in path.name}
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and "report" not in path.name)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def workers_of(nodes: list[subprocess.Popen]) -> list[int]:
@@ -129,13 +131,17 @@ def test_a_cluster_writes_the_same_bytes_though_its_workers_are_killed(
 def test_a_cluster_reads_and_writes_a_remote(
     cluster: tuple[str, list[subprocess.Popen]], tmp_path: Path, arguments: dict, s3_remote: S3Remote, one_thread: None
 ) -> None:
+    rng = np.random.default_rng(0)
+    clip = arguments["input_base_directory"] / "zz.mp4"
+    write_video(clip, (rng.integers(0, 255, (48, 64, 3), np.uint8) for _ in range(10)), 25.0)
     preprocess_folders(output_base_directory=tmp_path / "here", **arguments)
     for path in arguments["input_base_directory"].iterdir():
         open_store(f"{s3_remote.location}/in").put(path, path.name)
     there = arguments | {"input_base_directory": f"{s3_remote.location}/in", "engine": "ray", "address": cluster[0]}
     report = preprocess_folders(output_base_directory=f"{s3_remote.location}/out", **there, devices=-1)
-    assert report.counts["frames"] == FRAMES and report.facts["workers"] == 2
+    assert report.counts["frames"] == FRAMES + 10 and report.facts["workers"] == 2
     assert sidecars(s3_remote.folder / "out") == sidecars(tmp_path / "here")
+    assert not list(arguments["temp_dir"].rglob("*.mp4")), "no video stays behind"
 
 
 def test_what_is_wrong_is_the_same_one_line_from_a_cluster(

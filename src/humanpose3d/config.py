@@ -92,7 +92,8 @@ class PreprocessConfig(Command):
     frame_step: Count = 1
     """Take every n-th frame of a video (images are all taken); the chunker's --frame-step should be the same."""
     temp_dir: Path = Path("./dataset_cache/preprocess")
-    """Where a remote's videos lie while they are read: those in hand, and the next. Its images need no disk."""
+    """Where a remote's videos lie while they are read: those in hand, and the next; with --engine ray on
+    each of its machines. Its images need no disk."""
     max_bad: Share = 0.01
     """Share of frames left out (unreadable, not written) above which the exit code is 1."""
 

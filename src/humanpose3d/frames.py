@@ -10,12 +10,13 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
 
-from humanpose3d.files import PART, make_folder
+from humanpose3d.files import PART, make_folder, scratch_folder
 from humanpose3d.images import UnreadableImage, ahead, find_images, frames_of, is_image, read_image
 from humanpose3d.remotes import LocalStore, RcloneStore, RemoteError, Store
 from humanpose3d.sidecars import SidecarFiles, is_complete, sidecar_paths, write_sidecar
@@ -23,6 +24,7 @@ from humanpose3d.video import frame_path, is_video, split_frame_path
 
 GIVE_UP_AFTER = 16  # files in a row that a remote did not give, or take, whatever the retries: it is gone
 FOLDERS_KNOWN = 64  # of the output on a remote whose listings are kept: those of the batches in hand
+VIDEOS_KEPT = 2  # that a worker fetched for itself and has no batch of: its next one may well be of them
 Encoded = Path | bytes  # a frame not yet decoded: where it lies, or what is in its file
 
 
@@ -60,8 +62,11 @@ class LocalFrames:
         """uint8 [H W 3] RGB. UnreadableImage."""
         return read_image(frame)
 
+    def finish(self, names: Iterable[str]) -> None:
+        """Who fetched these frames has read them."""
+
     def release(self, names: Iterable[str]) -> None:
-        """These frames will not be asked for any more."""
+        """Nobody will ask for these frames any more."""
 
 
 class RemoteFrames:
@@ -71,8 +76,8 @@ class RemoteFrames:
     its last frame: one ahead of those that are being worked on.
     """
 
-    def __init__(self, store: RcloneStore, videos: Path | None) -> None:
-        """videos: seen by all who work; None where there is no such folder."""
+    def __init__(self, store: RcloneStore, videos: Path) -> None:
+        """videos: a folder that all who work see."""
         self.store, self.videos, self.at_once = store, videos, store.files_at_once
         self._streak = Streak()
         self._unfinished, self._lock = Counter[Path](), threading.Lock()  # frames of each video that is here
@@ -111,11 +116,6 @@ class RemoteFrames:
         """Its frames; None of an image, which is fetched by who decodes it."""
         if not is_video(path):
             return None
-        if self.videos is None:
-            raise ValueError(
-                f"{self.store.location}/{path} is a video, and --engine ray reads videos from folders that all its "
-                "machines see; copy it there, or leave --engine ray out (--shard i/n works on several machines)"
-            )
         _folder(self.store, path.parent).get(path.name, self.videos / path, size=size)
         frames = frames_of(self.videos / path, frame_step)
         with self._lock:
@@ -125,17 +125,21 @@ class RemoteFrames:
     def fetch(self, name: str) -> Encoded:
         path = Path(name)
         if split_frame_path(path):
-            assert self.videos is not None
             return self.videos / path
+        with self._asking():
+            return _folder(self.store, path.parent).read_bytes(path.name)
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """For a file of the remote. UnreadableImage: this one cannot be had. RemoteError: nor can any other."""
         try:
-            data = _folder(self.store, path.parent).read_bytes(path.name)
+            yield
         except FileNotFoundError:
             raise UnreadableImage("no such file") from None
         except RemoteError as error:
             self._streak.failed(error)
             raise UnreadableImage(str(error)) from None
         self._streak.went_well()
-        return data
 
     def read(self, frame: Encoded) -> np.ndarray:
         try:
@@ -143,14 +147,55 @@ class RemoteFrames:
         except UnreadableImage as error:  # a video's names the copy
             raise UnreadableImage(str(error).replace(str(self.videos), self.store.location)) from None
 
+    def finish(self, names: Iterable[str]) -> None:
+        pass
+
     def release(self, names: Iterable[str]) -> None:
-        in_videos = [in_video[0] for name in names if (in_video := split_frame_path(Path(name)))]
-        for video, frames in Counter(in_videos).items():
+        for video, frames in _videos_of(names).items():
             with self._lock:
                 self._unfinished[video] -= frames
                 is_done = self._unfinished[video] == 0
-            if is_done and self.videos is not None:
+            if is_done:
                 (self.videos / video).unlink(missing_ok=True)
+
+
+class OwnVideos(RemoteFrames):
+    """The same for a worker whose machine may not be that of who lists: it fetches the videos of its batches itself."""
+
+    def __init__(self, store: RcloneStore, folder: Path) -> None:
+        """folder: on the worker's machine. The videos go into one in there that is this worker's alone."""
+        make_folder(folder)
+        self._scratch = ExitStack()
+        super().__init__(store, self._scratch.enter_context(scratch_folder(folder)))
+        self._idle = OrderedDict[Path, None]()  # videos here of which no frame is wanted now, the longest idle first
+
+    def fetch(self, name: str) -> Encoded:
+        in_video = split_frame_path(Path(name))
+        if in_video:
+            video = in_video[0]
+            with self._lock:  # one after the other: many frames of a batch want the same
+                self._unfinished[video] += 1
+                self._idle.pop(video, None)
+                if not (self.videos / video).exists():
+                    with self._asking():
+                        _folder(self.store, video.parent).get(video.name, self.videos / video)
+        return super().fetch(name)
+
+    def finish(self, names: Iterable[str]) -> None:
+        with self._lock:
+            for video, frames in _videos_of(names).items():
+                self._unfinished[video] -= frames
+                if not self._unfinished[video]:
+                    del self._unfinished[video]
+                    self._idle[video] = None
+            # A worker without work may be at its end, of which it is not told.
+            while len(self._idle) > (VIDEOS_KEPT if self._unfinished else 0):
+                (self.videos / self._idle.popitem(last=False)[0]).unlink(missing_ok=True)
+
+
+def _videos_of(names: Iterable[str]) -> Counter[Path]:
+    """The videos that these frames are of, and how many of each."""
+    return Counter(in_video[0] for name in names if (in_video := split_frame_path(Path(name))))
 
 
 class LocalSidecars:
@@ -239,10 +284,11 @@ class Streak:
             raise error
 
 
-def open_frames(store: Store, videos: Path | None) -> LocalFrames | RemoteFrames:
-    """videos: where those of a remote lie while they are needed; None where not all who work see one folder."""
+def open_frames(store: Store, videos: Path, *, apart: bool = False) -> LocalFrames | RemoteFrames:
+    """videos: where those of a remote lie while they are needed. apart: not all who work see that folder, and who
+    opens the frames here is one of them."""
     if isinstance(store, RcloneStore):
-        return RemoteFrames(store, videos)
+        return OwnVideos(store, videos) if apart else RemoteFrames(store, videos)
     assert isinstance(store, LocalStore)
     return LocalFrames(store)
 

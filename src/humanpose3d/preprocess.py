@@ -78,16 +78,18 @@ def preprocess_folders(
     report = StageReport("preprocess", max_bad=max_bad)
     job = FrameJob(
         source, target, yolo_model, keypoints, None if no_depth else depth_model, depth_on, device,
-        Speed(precision, compile), num_workers, overwrite,
+        Speed(precision, compile), num_workers, overwrite, videos=temp_dir.absolute(), apart=engine == "ray",
     )  # fmt: skip
     job.networks(device)  # says what is wrong with a request before any work
     total = Total()
     on_gpus = None if device == "auto" else device.startswith("cuda")
     with ExitStack() as stack:
-        if not source.is_local and engine == "local":
-            make_folder(temp_dir)
-            job = replace(job, videos=stack.enter_context(scratch_folder(temp_dir)))
-        plan = Plan(open_frames(source, job.videos), target, frame_step, batch_size, part)
+        videos = job.videos
+        if not source.is_local:
+            make_folder(videos)
+            videos = stack.enter_context(scratch_folder(videos))
+        job = job if job.apart else replace(job, videos=videos)
+        plan = Plan(open_frames(source, videos), target, frame_step, batch_size, part)
         tasks = plan.batches(report)
         first = list(islice(tasks, 1))
         if not first and part.number == 1:
@@ -188,7 +190,8 @@ class FrameJob:
     hands: int  # threads that read, prepare and write
     overwrite: bool
     threads: int | None = None  # of the networks, on the CPU; None: torch's own choice
-    videos: Path | None = None  # where those of a remote are put
+    videos: Path = Path()  # where those of a remote are put
+    apart: bool = False  # workers may be on other machines: each fetches the videos it needs
 
     def __call__(self, worker: int) -> Callable[[list[str]], Outcome]:
         return FrameWorker(self, worker).do
@@ -216,7 +219,7 @@ class FrameWorker:
 
     def __init__(self, job: FrameJob, number: int) -> None:
         self.job, self.number = job, number
-        self._source, self._target = open_frames(job.source, job.videos), open_sidecars(job.target)
+        self._source, self._target = open_frames(job.source, job.videos, apart=job.apart), open_sidecars(job.target)
         self._hands = ThreadPoolExecutor(job.hands)
         self._fetchers = ThreadPoolExecutor(self._source.at_once) if self._source.at_once else self._hands
         self._writers = ThreadPoolExecutor(self._target.at_once) if self._target.at_once else self._hands
@@ -239,6 +242,7 @@ class FrameWorker:
             seen = self._read({name: fetched[name] for name in sorted(missing)}, outcome)
             if seen:
                 seen |= self._read({name: fetched[name] for name in names if name not in missing}, None)
+            self._source.finish(names)
             made = self._find({name: seen[name] for name in names if name in seen}, missing, outcome)
         self._write(made, outcome)
         return outcome
