@@ -1,12 +1,13 @@
 """Preprocessing beside its two networks alone, beside a plain loop, on Ray, killed, and at length.
 
-    python benchmarks/preprocess.py [--quick] [--only networks,ray,kills,memory,listing,depth] [--json FILE]
+    python benchmarks/preprocess.py [--quick] [--only networks,speed,ray,kills,memory,listing,depth] [--json FILE]
 
 networks: the stage's wall time, start-up apart, against the same networks on ready tensors in batches of the same size,
-and against one image at a time written by Pillow. ray: two workers of a private Ray cluster against two processes here.
-kills: kill -9 of a worker, again and again. memory: resident size over many frames. listing: a simulated one of
-10^7 frames until its first batch. Networks have random weights, on which their speed does not depend. depth: what
---depth-on crop and --precision cost the studio network on people it has never seen, beside the exact depth.
+and against one image at a time written by Pillow. speed: both networks in fewer bits, and compiled (minutes). ray: two
+workers of a private Ray cluster against two processes here. kills: kill -9 of a worker, again and again. memory:
+resident size over many frames. listing: a simulated one of 10^7 frames until its first batch. Networks have random
+weights, on which their speed does not depend. depth: what --depth-on crop and --precision cost the studio network on
+people it has never seen, beside the exact depth.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ from humanpose3d.sidecars import is_complete
 from humanpose3d.studio.film import TEST_SUBJECTS, film
 from humanpose3d.studio.room import CAMERA_IDS
 
-PARTS = ("networks", "ray", "kills", "memory", "listing", "depth")
+PARTS = ("networks", "speed", "ray", "kills", "memory", "listing", "depth")
 GOALS = {"tiny": "reported", "middle": "1.08 x; 1.10 x on a GPU", "large": "1.08 x; 1.10 x on a GPU"}
 LISTED = 10_000_000
 
@@ -186,6 +187,29 @@ def measure_networks(work: Path, name: str, device: str, frames: int, batch_size
         **{f"{what}_s": values for what, values in found.items() if what != "share"}, "network_share": found["share"],
         "stage_against_networks": against_alone, "loop_against_stage": against_loop,
     }  # fmt: skip
+
+
+def measure_speed(work: Path, name: str, device: str, batch_size: int, rounds: int) -> list[dict[str, Any]]:
+    """A batch through both networks in fewer bits, and compiled; start: the first batch, in which it compiles."""
+    size = SIZES[name]
+    told, source = save_networks(work / name, size), work / f"frames_{size.frame_px}_{batch_size}"
+    write_frames(source, batch_size, size.frame_px)
+    images, rows = [read_image(path) for path in sorted(source.iterdir())], []
+    for precision, compiled in (("32", False), ("bf16", False), ("32", True), ("bf16", True)):
+        torch._dynamo.reset()
+        speed = Speed(precision, compiled)  # type: ignore[arg-type]
+        networks = CueNetworks(told["yolo_model"], told["depth_model"], device, speed=speed)
+        looks = [networks.prepare(image) for image in images]
+        taken = []
+        for _ in range(rounds + 1):
+            begun, working = time.perf_counter(), time.process_time()
+            networks.find_people(looks)
+            networks.estimate_depth([look.for_depth for look in looks if look.for_depth is not None])
+            taken.append((time.perf_counter() - begun, time.process_time() - working))
+        wall_s, cpu_s = (statistics.median(seconds) / batch_size for seconds in zip(*taken[1:], strict=True))
+        row = {"precision": precision, "compiled": compiled, "start_s": taken[0][0]}
+        rows.append(row | {"s_a_frame": wall_s, "cpu_s_a_frame": cpu_s})
+    return rows
 
 
 def measure_ray(work: Path, name: str, frames: int, batch_size: int) -> dict[str, Any]:
@@ -379,6 +403,19 @@ def main() -> int:
                 f"| one image at a time | {a_frame['loop']:.4f} | {found['loop_against_stage']:.2f} x the stage "
                 "| 2.5 x on a GPU |"
             )
+        if "speed" in only:
+            figures["speed"] = measure_speed(work, size, args.device, args.batch_size, rounds)
+            print(
+                f"\n{size} networks on {args.device}, batches of {args.batch_size}, {torch.get_num_threads()} threads\n"
+            )
+            print(
+                "| bits | compiled | first batch s | s a frame | processor s a frame |\n| --- | --- | --- | --- | --- |"
+            )
+            for row in figures["speed"]:
+                print(
+                    f"| {row['precision']} | {'yes' if row['compiled'] else 'no'} | {row['start_s']:.1f} "
+                    f"| {row['s_a_frame']:.4f} | {row['cpu_s_a_frame']:.4f} |"
+                )
         if "ray" in only:
             figures["ray"] = found = measure_ray(work, size, args.frames, args.batch_size)
             print(

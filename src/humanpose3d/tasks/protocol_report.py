@@ -174,8 +174,9 @@ def error_figure(facts: dict[str, Any], protocol: Protocol, scores: ProtocolScor
             skeleton.sides,
             frozenset(protocol.unscored),
         ),
-        _bars("by action (frames)", scores.parts["action"], key),
     ]
+    if len(scores.parts["action"]) > 1:
+        panels.append(_bars("by action (frames)", scores.parts["action"], key))
     asked = [of for part, of in scores.parts.items() if part not in PART_TITLES]
     kinds = {kind: means for of in asked for kind, means in of.items()}
     if kinds:
@@ -194,10 +195,11 @@ def _bars(title: str, parts: dict[str, Means], key: str) -> Bars:
     worst_first = sorted(parts, key=lambda name: _badness(parts[name].values[key], key))
     shown = [name for name in parts if name in set(worst_first[:MOST_BARS])]
     more = f" (the {MOST_BARS} worst of {len(parts)})" if len(shown) < len(parts) else ""
+    named = {name or "(not named)": parts[name] for name in shown}
     return Bars(
         title + more,
-        {name: parts[name].values[key] for name in shown},
-        notes={name: f"({parts[name].samples})" for name in shown},
+        {name: means.values[key] for name, means in named.items()},
+        notes={name: f"({means.samples})" for name, means in named.items()},
     )
 
 
@@ -224,7 +226,8 @@ def _parts_table(protocol: Protocol, scores: ProtocolScores) -> Any:
     for part, of in scores.parts.items():
         table.add_section()
         for title, means in list(of.items())[:MOST_ROWS]:
-            add(f"{PART_TITLES.get(part, part).removeprefix('by ')}: {title}", str(means.samples), means.values)
+            kind = PART_TITLES.get(part, part).removeprefix("by ")
+            add(f"{kind}: {title or '(not named)'}", str(means.samples), means.values)
         if len(of) > MOST_ROWS:
             table.add_row(f"... and {len(of) - MOST_ROWS} more in evaluate_report.json", "")
     return table
