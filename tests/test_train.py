@@ -213,6 +213,17 @@ def test_a_lifter_reads_depth_maps_and_windows_only_where_chunks_have_them(root,
         train_model(settings(root, tmp_path, model_type="lifter", window=27))
     with pytest.raises(ValueError, match="take --model-type lifter"):
         train_model(settings(motion, tmp_path, model_type="cnn", window=27))
+    one = tmp_path / "logs/with depth/checkpoints/last.pth"
+    with pytest.raises(ValueError, match="--window 27 needs more"):
+        train_model(settings(root, tmp_path, model_type="lifter", checkpoint=one, window=27))
+
+
+def test_a_lifter_with_a_window_begins_with_what_one_of_single_frames_knows(motion, tmp_path):
+    train_model(settings(motion, tmp_path, model_type="lifter", exp="one", max_steps=1))
+    one = tmp_path / "logs/one/checkpoints/last.pth"
+    train_model(settings(motion, tmp_path, model_type="lifter", exp="many", max_steps=1, checkpoint=one, window=27))
+    many = load_model(tmp_path / "logs/many/checkpoints/last.pth")
+    assert many.config.window == 27 and load_model(one).config.window == 1
 
 
 def test_chunks_without_pictures_are_not_for_a_network_that_looks_at_them(motion, tmp_path):

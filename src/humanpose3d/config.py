@@ -357,7 +357,8 @@ class TrainConfig(Command):
     use_depth: bool = True
     """False: the model never sees depth maps."""
     window: Literal[1, 27, 81] = 1
-    """lifter: frames of 2D keypoints it sees, from chunks made with at least so many (the chunker's --window)."""
+    """lifter: frames of 2D keypoints it sees, from chunks made with at least so many (the chunker's --window). With
+    --checkpoint of a lifter that sees one frame, it begins with what that has learned."""
     image_backbone: str = ""
     """lifter: timm's name of a small network whose features are read at the keypoints, mobilenetv3_small_050 say."""
     arch: Literal["hg1", "hg2", "hg8"] | None = None

@@ -38,6 +38,7 @@ from humanpose3d.models import build_model
 from humanpose3d.models.checkpoint import LoadedModel, describe, find_packaged, load_model
 from humanpose3d.models.hourglass import check_depths, parse_depths
 from humanpose3d.models.hps import BodyRegressor, load_backbone_weights
+from humanpose3d.models.lifter import KeypointLifter, with_window
 from humanpose3d.remotes import Store, open_store
 from humanpose3d.reports import StageReport, progress
 from humanpose3d.runs import (
@@ -390,6 +391,8 @@ def _model(start: _Start, store: Store) -> tuple[nn.Module, ModelConfig]:
             )
         if start.checkpoint is None and isinstance(found, HourglassConfig):
             return _at_size(start.loaded.model, found, config.input_size)
+        if start.checkpoint is None and isinstance(start.loaded.model, KeypointLifter):
+            return _at_window(start.loaded.model, config, store)
         return start.loaded.model.train(), found
     if config.model_type == "hps":
         return _body_regressor(config)
@@ -401,15 +404,9 @@ def _model(start: _Start, store: Store) -> tuple[nn.Module, ModelConfig]:
     if labels.skeleton is None or labels.keypoint_skeleton is None:
         missing = "labels" if labels.skeleton is None else "2D keypoints"
         raise ValueError(f"{store.location} has no {missing}: a lifter learns from 2D keypoints with 3D labels")
-    first = labels[0, 0]
-    if first.joints_cam_m is None:
+    if labels[0, 0].joints_cam_m is None:
         raise ValueError(f"{store.location} has 2D labels only ({labels.skeleton}): a lifter learns from 3D labels")
-    frames = 1 if first.keypoint_window is None else len(first.keypoint_window)
-    if frames < config.window:
-        raise ValueError(
-            f"{store.location} has {frames} frame of keypoints a sample, --window {config.window} needs more; make the "
-            f"chunks with dataset_chunker.py --window {config.window}"
-        )
+    _check_window(labels, config.window)
     if config.window > 1 and config.model_type != "lifter":
         raise ValueError(f"--window {config.window}: a {config.model_type} sees one frame; take --model-type lifter")
     if config.image_backbone and config.model_type != "lifter":
@@ -426,6 +423,26 @@ def _model(start: _Start, store: Store) -> tuple[nn.Module, ModelConfig]:
     )
     torch.manual_seed(config.random_seed)
     return build_model(architecture, pretrained=config.pretrained), architecture
+
+
+def _check_window(labels: StreamingChunkedDataset, window: int) -> None:
+    """ValueError where the samples have fewer frames of keypoints."""
+    keypoints = labels[0, 0].keypoint_window
+    frames = 1 if keypoints is None else len(keypoints)
+    if frames < window:
+        raise ValueError(
+            f"{labels.store.location} has {frames} frame of keypoints a sample, --window {window} needs more; make the "
+            f"chunks with dataset_chunker.py --window {window}"
+        )
+
+
+def _at_window(model: KeypointLifter, config: TrainConfig, store: Store) -> tuple[nn.Module, ModelConfig]:
+    """The trained lifter for windows of another length; of its own where --window says nothing (1)."""
+    if config.window not in (1, model.config.window):
+        _check_window(StreamingChunkedDataset(store, fields=("keypoint_window",)), config.window)
+        torch.manual_seed(config.random_seed)
+        model = with_window(model, config.window)
+    return model.train(), model.config
 
 
 def _at_size(model: nn.Module, config: HourglassConfig, input_size: int | None) -> tuple[nn.Module, ModelConfig]:

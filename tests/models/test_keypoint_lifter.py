@@ -14,7 +14,15 @@ from humanpose3d.dataset.keypoint_batches import depth_around
 from humanpose3d.model_config import model_config
 from humanpose3d.models import build_model
 from humanpose3d.models.joint_features import depths_at_keypoints
-from humanpose3d.models.lifter import KeypointLifter, keypoint_rays, look_along, time_waves, turn, turn_onto_person
+from humanpose3d.models.lifter import (
+    KeypointLifter,
+    keypoint_rays,
+    look_along,
+    time_waves,
+    turn,
+    turn_onto_person,
+    with_window,
+)
 from humanpose3d.rotations import axis_angle_to_matrix
 from humanpose3d.sample import PoseBatch
 from humanpose3d.skeletons import COCO_17
@@ -196,6 +204,18 @@ def test_the_same_second_looks_the_same_at_any_frame_rate():
     assert torch.equal(time_waves(torch.tensor([[0.4]])), time_waves(torch.tensor([[4 / 10]])))
     model, slow, fast = lifter(window=27), window_batch(27, 10.0), window_batch(27, 50.0)
     assert not close(model(slow).joints_cam_m, model(fast).joints_cam_m)
+
+
+def test_a_lifter_of_one_frame_goes_on_with_a_window_from_what_it_knows():
+    model, batch = lifter(), window_batch(27)
+    before = model(batch)
+    wider = with_window(model, 27).train()
+    assert wider.config == replace(model.config, window=27)
+    assert torch.equal(wider(batch).joints_cam_m, before.joints_cam_m)
+    wider(batch).joints_cam_m.square().mean().backward()
+    assert wider.frames.look.merge.weight.grad.abs().sum() > 0, "and learns to look around"
+    longer = with_window(lifter(window=27), 81)
+    assert longer.config.window == 81 and longer.frames.window == 81
 
 
 def test_an_even_window_has_no_middle():

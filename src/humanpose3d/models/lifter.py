@@ -8,6 +8,7 @@ The numbers are `LifterConfig`'s.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -104,6 +105,22 @@ class KeypointLifter(nn.Module):
             turn(root_view_m[:, None], view.to_camera)[:, 0],
             joints[..., 3] + math.log(TYPICAL_ERROR_M),
         )
+
+
+def with_window(model: KeypointLifter, window: int) -> KeypointLifter:
+    """The same network for a window of so many frames, more than one.
+
+    Where it saw one alone it answers as before until it is trained: what the frames around add begins at zero.
+    """
+    other = KeypointLifter(replace(model.config, window=window))
+    other.load_state_dict(model.state_dict(), strict=model.frames is not None)
+    if model.frames is None and other.frames is not None:
+        look = other.frames.look
+        for last in (look.merge, look.mlp[-2]):  # the layers that add to a token
+            assert isinstance(last, nn.Linear)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+    return other
 
 
 def place_root(numbers: Tensor, view: View) -> Tensor:
