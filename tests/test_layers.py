@@ -22,6 +22,8 @@ ROWS = [
     {"pipeline"},
     {"tracks"},
     {"takes"},
+    {"training_sets"},
+    {"starting", "evaluate"},
     {"preprocess", "train", "inference", "fit_body", "inspect", "installation"},
     {"planning"},
     {"cli"},

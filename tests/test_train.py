@@ -18,7 +18,8 @@ from humanpose3d.config import AugmentationConfig, TrainConfig
 from humanpose3d.models.checkpoint import load_model
 from humanpose3d.tasks import LiftingTask
 from humanpose3d.tasks.watching import DivergenceWatch
-from humanpose3d.train import find_sets, train_model
+from humanpose3d.train import train_model
+from humanpose3d.training_sets import find_sets
 from tests.ports import free_port
 from tests.records import random_samples
 from tests.sets import write_set

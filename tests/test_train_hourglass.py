@@ -13,8 +13,9 @@ from humanpose3d import config as settings_of
 from humanpose3d.cli import parse
 from humanpose3d.config import TrainConfig
 from humanpose3d.models.checkpoint import load_model
+from humanpose3d.starting import hourglass_config
 from humanpose3d.tasks.training import staircase
-from humanpose3d.train import hourglass_config, train_model
+from humanpose3d.train import train_model
 from tests.records import random_samples
 from tests.sets import write_set
 

@@ -17,7 +17,8 @@ from humanpose3d import cli
 from humanpose3d import model_config as architectures
 from humanpose3d.config import TrainConfig
 from humanpose3d.tasks import LiftingTask
-from humanpose3d.train import find_mix, find_sets, train_model
+from humanpose3d.train import train_model
+from humanpose3d.training_sets import find_mix, find_sets
 from tests.records import random_samples
 from tests.sets import write_set
 from tests.test_train import assert_goes_on_as

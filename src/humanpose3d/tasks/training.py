@@ -1,6 +1,7 @@
 """A training step on lightning, and what follows it: scalars, validation, checkpoints, a word to the user.
 
-Knows a task, a model and a loader only by what it calls on them; opening data and run folders is `train.py`'s.
+Knows a task, a model and a loader only by what it calls on them; opening data is `training_sets.py`'s, a run
+`train.py`'s.
 """
 
 from __future__ import annotations
