@@ -5,14 +5,15 @@
 ROOT holds train/ and test/ (or val/). Both see keypoints in the virtual camera turned onto the person (and depth around
 them with --use-depth), the same batches with the same changes, a cosine schedule and a running mean of the weights; of
 the MLP's learning rates the best counts. The floor is that of Martinez et al. 2017 (1,024 wide, two blocks of two
-layers, batch norm). Figures in mm on the validation chunks: as stored, and with a detector's errors where the stored
-keypoints are exact.
+layers, batch norm). With --use-depth a lifter that is blind to depth runs too, for what depth is worth to the root.
+Figures in mm on the validation chunks: as stored, and with a detector's errors where the stored keypoints are exact.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import dataclasses
 import json
 import os
 import platform
@@ -42,6 +43,7 @@ from humanpose3d.tasks.training import ema_decay, follow, warm_up_cosine
 WIDTH, BLOCKS = 1024, 2  # of the floor
 FLOOR_RATES = (3e-4, 1e-3, 3e-3)
 LIFTER_RATE = 1e-3
+BLIND = "lifter without depth"
 WEIGHT_DECAY, CLIP_NORM, EMA = 0.05, 1.0, 0.999
 WEIGHTS = LossWeights(mse=1.0, l1=10.0, inter_joint=0.0, absolute_root=1.0)
 QUICK_SAMPLES = 20_000
@@ -143,7 +145,7 @@ def train(model: nn.Module, task: LiftingTask, data: Data, steps: int, rate: flo
 
 def score(model: nn.Module, task: LiftingTask, data: Data) -> dict[str, float]:
     """SCORES, and with " noisy" those under a detector's errors."""
-    found = {}
+    found: dict[str, float] = {}
     with torch.inference_mode():
         for ending, batches in (("", data.clean), (" noisy", data.noisy)):
             values = evaluate(model, task, batches).values
@@ -172,9 +174,12 @@ def main() -> int:
     )  # fmt: skip
     assert isinstance(config, LifterConfig)
     task = LiftingTask(config, WEIGHTS, "root_relative")
+    blind = dataclasses.replace(config, use_depth=False)
     data = Data(args.chunks_dir, config, args.batch_size, args.cache_dir)
     steps = max((QUICK_SAMPLES if args.quick else args.samples) // args.batch_size, 20)
     runs = [("lifter", LIFTER_RATE), *(("floor", rate) for rate in FLOOR_RATES)]
+    if args.use_depth:
+        runs.append((BLIND, LIFTER_RATE))
     print(
         f"{steps * args.batch_size} samples of {len(labels)} seen, batches of {args.batch_size}; {platform.platform()}"
     )
@@ -185,16 +190,18 @@ def main() -> int:
         if args.only not in name:
             continue
         torch.manual_seed(0)
-        model = (build_model(config) if name == "lifter" else Floor(config)).train()
+        model = Floor(config) if name == "floor" else build_model(blind if name == BLIND else config)
+        model.train()
         trained, speed = train(model, task, data, steps, rate)
         found = score(trained, task, data)
         numbers = " | ".join(f"{found[key + ending]:.1f}" for ending in ("", " noisy") for key in SCORES)
         print(f"| {name} | {rate:g} | {speed:.0f} | {numbers} |", flush=True)
         if name not in figures or found["mpjpe_mm"] < figures[name]["mpjpe_mm"]:
             figures[name] = {"learning_rate": rate, "samples_per_second": speed, **found}
-    if len(figures) == 2:
-        shares = [figures["lifter"][key] / figures["floor"][key] - 1.0 for key in ("mpjpe_mm", "mpjpe_mm noisy")]
-        print(f"\nlifter against the better floor: {shares[0]:+.0%}, with a detector's errors {shares[1]:+.0%}")
+    for other, key, what in (("floor", "mpjpe_mm", "MPJPE"), (BLIND, "root_error_mm", "error of the root")):
+        if {"lifter", other} <= figures.keys():
+            clean, noisy = (figures["lifter"][key + end] / figures[other][key + end] - 1.0 for end in ("", " noisy"))
+            print(f"\n{what} of the lifter against the {other}: {clean:+.0%}, with a detector's errors {noisy:+.0%}")
     if args.json:
         args.json.write_text(json.dumps({"samples": steps * args.batch_size, **figures}, indent=1))
     return 0

@@ -61,7 +61,7 @@ def test_the_viewer_shows_the_bodies(body_request: dict) -> None:
     infer(**body_request, viewer=True)
     drawn = part((body_request["output_folder"] / "viewer.html").read_text(), "first")["data"]
     [bodies] = [trace for trace in drawn if trace["name"] == "bodies"]
-    assert bodies["type"] == "mesh3d" and len(bodies["x"]["bdata"]) > 1000
+    assert bodies["type"] == "mesh3d" and len(bodies["x"]) > 1000
 
 
 def test_a_picture_without_people_has_no_mesh_and_is_whole(body_request: dict, blind_pose_model: str) -> None:

@@ -95,6 +95,24 @@ def test_a_planted_fault_is_named_with_its_subject_and_camera(
         ], [str(finding) for finding in found]
 
 
+@pytest.mark.parametrize("habit_px, is_found", [(4, True), (12, False)])
+def test_a_slight_lag_is_believed_where_it_leaves_as_little_as_elsewhere(habit_px: int, is_found: bool) -> None:
+    """habit_px: how far beside the joints of a pose the estimator finds them, in each camera another way."""
+    seen: dict[tuple[str, int], np.ndarray] = {}
+    lag = 1 if is_found else 2
+
+    def late(sample: PoseSample) -> PoseSample:
+        if sample.action != "2":
+            return sample
+        seen[sample.camera_id, sample.frame_index] = sample.keypoints_px  # type: ignore[assignment]
+        habit = np.random.default_rng(int(sample.camera_id)).normal(0, habit_px, (17, 2))
+        was = seen[sample.camera_id, max(sample.frame_index - lag, 0)]
+        return sample.with_(keypoints_px=(was + habit).astype(np.float32))
+
+    found = errors_of(evidence_of("h36m_17", 0, late, subject="S5"))
+    assert [finding.fault for finding in found] == ["time_shift"] * is_found
+
+
 @pytest.mark.parametrize("subject, camera", PLACES, ids=["subject", "camera"])
 def test_the_widely_copied_wrong_list_is_known(subject: str | None, camera: str | None) -> None:
     wrong = {sample.key: sample for sample in _samples_in("mpi_17_legacy")}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from pathlib import Path
@@ -13,7 +12,15 @@ import pytest
 
 from humanpose3d.camera import Camera
 from humanpose3d.skeletons import H36M_17
-from humanpose3d.visualize.viewer import PICTURE_PX, POINTS, POINTS_IN_ALL, make_scene, viewer_html
+from humanpose3d.visualize.panels import FOOT_M
+from humanpose3d.visualize.viewer import (
+    PICTURE_PX,
+    PLACE_STEP_M,
+    POINTS,
+    POINTS_IN_ALL,
+    make_scene,
+    viewer_html,
+)
 from tests.browser import Page, find_browser, part, unpacked
 from tests.visualize.test_panels import standing_person
 
@@ -42,10 +49,6 @@ def scene(name: str = "a.jpg", people: int = 1, depth: bool = True, move_m: floa
     return make_scene(name, joints, CAMERA, image, np.full((120, 200), 5.0, np.float32) if depth else None, **changes)
 
 
-def array(packed: dict[str, str]) -> np.ndarray:
-    return np.frombuffer(base64.b64decode(packed["bdata"]), packed["dtype"])
-
-
 def test_a_picture_and_its_depth_are_kept_small_and_in_their_colours():
     found = scene()
     assert max(found.picture.shape) == PICTURE_PX and 0 < len(found.points) <= 2 * POINTS
@@ -60,9 +63,10 @@ def test_everybody_is_drawn_where_they_are_and_named():
     traces = {trace["name"]: trace for trace in part(page, "first")["data"]}
     left = traces["left"]
     place = left["text"].index("person 2, left wrist")
-    at = [float(array(left[axis])[place]) for axis in "xyz"]
+    at = [float(left[axis][place]) for axis in "xyz"]
     x, y, z = shown.people_cam_m[1][H36M_17.index("left_wrist")]
-    np.testing.assert_allclose(at, [x, z, -y], atol=1e-5)
+    ground = -max(float(person[:, 1].max()) for person in shown.people_cam_m) - FOOT_M
+    np.testing.assert_allclose(at, [x, z, -y - ground], atol=0.6 * PLACE_STEP_M)
     assert {*left["text"]} == {""} | {f"person {n}, left {part}" for n in (1, 2) for part in (
         "shoulder", "elbow", "wrist", "hip", "knee", "ankle")} | {f"person {n}, {part}" for n in (1, 2) for part in (
         "pelvis", "thorax")}  # fmt: skip
@@ -71,7 +75,7 @@ def test_everybody_is_drawn_where_they_are_and_named():
 
 
 def test_plotly_keeps_its_licence_and_not_its_wrapper():
-    library = unpacked(viewer_html([scene()], H36M_17), "library")
+    library = unpacked(viewer_html([scene()], H36M_17), "library").decode()
     assert library.startswith("/**\n* plotly.js") and "Licensed under the MIT license" in library[:300]
     assert "factory" not in library[:1000] and library.rstrip().endswith("window.Plotly = Plotly;")
 
@@ -81,12 +85,21 @@ def test_a_picture_keeps_its_colours_in_the_figure():
         trace for trace in part(viewer_html([scene()], H36M_17), "first")["data"] if trace["name"] == "picture"
     )
     colours = [colour for _, colour in picture["colorscale"]]
-    shown = {colours[index] for index in array(picture["intensity"]).tolist()}
+    shown = {colours[index] for index in picture["intensity"].tolist()}
     red, black = (
         any(re.fullmatch(form, colour) for colour in shown) for form in (r"rgb\(2\d\d,\d,\d\)", r"rgb\(\d,0,0\)")
     )
     assert red and black
-    assert array(picture["i"]).max() < len(array(picture["x"]))
+    assert picture["i"].max() < len(picture["x"])
+
+
+def test_each_picture_has_its_own_ground():
+    low, high = (scene(name) for name in ("a.jpg", "b.jpg"))
+    high.people_cam_m = [joints - (0, 2, 0) for joints in high.people_cam_m]
+    page = viewer_html([low, high], H36M_17)
+    heights = np.concatenate([trace["z"] for trace in part(page, "first")["data"][:3]])
+    assert np.isclose(np.nanmin(heights), FOOT_M, atol=PLACE_STEP_M)
+    assert not any(trace for frame in part(page, "rest")["frames"] for trace in frame["data"][:3]), "the same in both"
 
 
 def test_several_pictures_get_a_slider_and_nobody_is_no_trouble():
@@ -108,7 +121,7 @@ def test_frames_repeat_nothing_that_all_share():
 def test_the_points_of_many_pictures_together_stay_few():
     first = part(viewer_html([scene(f"{n}") for n in range(50)], H36M_17), "first")["data"]
     depth = next(trace for trace in first if trace["name"] == "depth")
-    assert 0.5 * POINTS_IN_ALL / 50 < len(array(depth["x"])) <= POINTS_IN_ALL / 50
+    assert 0.5 * POINTS_IN_ALL / 50 < len(depth["x"]) <= POINTS_IN_ALL / 50
 
 
 def test_people_of_a_camera_that_looks_down_stand_upright():
@@ -117,7 +130,7 @@ def test_people_of_a_camera_that_looks_down_stand_upright():
     people = [(standing_person() @ tilt.T).astype(np.float32)]
     shown = make_scene("a.jpg", people, CAMERA, np.zeros((120, 200, 3), np.uint8), None)
     left = part(viewer_html([shown], H36M_17), "first")["data"][0]
-    x, y, z = (array(left[axis]) for axis in "xyz")
+    x, y, z = (left[axis] for axis in "xyz")
     drawn = [place for place, text in enumerate(left["text"]) if text]
     assert np.ptp(y[drawn]) < 0.02 and np.ptp(z[drawn]) > 1.2
 
@@ -138,6 +151,7 @@ def test_in_a_browser_it_turns_plays_and_tells_a_joints_name_and_place(browser: 
     with Page(browser, tmp_path / "browser") as page:
         page.open(tmp_path / "viewer.html")
         page.wait_for("document.body && document.body.dataset.isWhole")
+        assert page.value("document.getElementById('sketch')") is None, "plotly's own picture is in its place"
         eye = 'JSON.stringify(document.getElementById("plot")._fullLayout.scene._scene.getCamera().eye)'
         before = json.loads(page.value(eye))
         page.mouse("Moved", 600, 300)
@@ -164,5 +178,6 @@ def test_in_a_browser_it_turns_plays_and_tells_a_joints_name_and_place(browser: 
         place = scenes[7].people_cam_m[0][H36M_17.index("left_wrist")]
         metres = [float(number) for number in re.findall(r"(-?\d+\.\d\d) m", told)]
         assert told.startswith("person 1, left wrist: ")
-        np.testing.assert_allclose(metres, [place[0], place[2], -place[1]], atol=0.011)
+        ground = -max(float(joints[:, 1].max()) for each in scenes for joints in each.people_cam_m) - FOOT_M
+        np.testing.assert_allclose(metres, [place[0], place[2], -place[1] - ground], atol=0.011)
         assert page.complaints == []

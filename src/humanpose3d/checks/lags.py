@@ -18,7 +18,9 @@ from humanpose3d.checks.limits import (
     LAG_PAIRS,
     LAG_SIGMAS,
     LAG_SLIGHT,
+    LAG_SLIGHT_MOMENTS,
     LAG_SLIGHT_SIGMAS,
+    LAG_SLIGHT_TIMES,
     MODEL_BETTER,
 )
 from humanpose3d.checks.moves import best_move
@@ -76,13 +78,13 @@ def best_lag(case: Case, rows: np.ndarray, miss_between: MissBetween, *, least: 
     return min(convincing, key=lambda lag: lag.after.mean() - lag.before.mean(), default=None)
 
 
-def _is_convincing(lag: Lag, least: float = LAG_LEAST, *, cameras: int = 1) -> bool:
+def _is_convincing(lag: Lag, least: float = LAG_LEAST, *, slight_below: float = 0.0) -> bool:
+    """slight_below: a slight lag counts too, where it leaves less than this."""
     gain, left = lag.before - lag.after, lag.after.mean() / max(lag.before.mean(), 1e-9)
     if gain.mean() < least:
         return False
     sigmas = gain.mean() / max(float(gain.std()) / np.sqrt(len(gain)), 1e-9)
-    # An estimator's habit can look like a small lag in one view, but not in all.
-    slight = cameras > 1 and left <= LAG_SLIGHT and sigmas >= LAG_SLIGHT_SIGMAS
+    slight = lag.after.mean() < slight_below and left <= LAG_SLIGHT and sigmas >= LAG_SLIGHT_SIGMAS
     return bool(left < LAG_EXACT or (left <= LAG_BETTER and sigmas >= LAG_SIGMAS) or slight)
 
 
@@ -117,10 +119,9 @@ def _blame_lags(case: Case, found: list[Lag], action: str | None, what: str, mis
                 inside = np.isin(lag.seen, case.rows(region, of_action))
                 own = Lag(lag.frames, *(values[inside] for values in (lag.seen, lag.labelled, lag.before, lag.after)))
                 total = float((own.before - own.after).sum())
-                cameras = len({camera for _, camera in region.cells})
                 if (
                     len(own.seen) >= LAG_PAIRS
-                    and _is_convincing(own, cameras=cameras)
+                    and _is_convincing(own, slight_below=_slight_below(case, own, region))
                     and (best is None or total > best[0])
                 ):
                     best = (total, own, region)
@@ -143,6 +144,17 @@ def _blame_lags(case: Case, found: list[Lag], action: str | None, what: str, mis
             unit="frames",
             action=action,
         )
+
+
+def _slight_below(case: Case, lag: Lag, region: Region) -> float:
+    """What a slight lag must leave less than; 0 where one would be no proof.
+
+    An estimator's habit can look like one in a single view, or at a few moments; and in a pose it finds badly, in all.
+    """
+    cameras = {camera for _, camera in region.cells}
+    witnesses = [case.columns.witnesses[row] for row in lag.seen]
+    moments = {(witness.subject, witness.action, witness.frame_index) for witness in witnesses}
+    return LAG_SLIGHT_TIMES * case.sound_miss() if len(cameras) > 1 and len(moments) >= LAG_SLIGHT_MOMENTS else 0.0
 
 
 def _of_take(case: Case, region: Region, rows: np.ndarray) -> Region:

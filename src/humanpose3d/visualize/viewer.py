@@ -1,9 +1,10 @@
 """People in 3D in a browser: one HTML file that opens from the disk and needs no network. Drawn by plotly.
 
-What stands in it: people on a level ground (left and right in their colours; bodies where there are any), the camera
-with its picture, and points of the depth map where there is one. Several pictures, or a video's frames, get a slider. A
-click on a joint tells whose it is, its name and where it is, in metres. plotly and the figure are packed, and unpacked
-by the browser itself.
+What stands in it: people on a level ground, each picture's (or film's) own, which is at height 0 (left and right in
+their colours; bodies where there are any), the camera with its picture, and points of the depth map where there is one.
+Several pictures, or a video's frames, get a slider. A click on a joint tells whose it is, its name and where it is, in
+metres. plotly and the figure are packed, and unpacked by the browser itself; a sketch stands there until plotly has
+drawn, and what the first picture does not need comes last, and is read meanwhile.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from PIL import Image
 from humanpose3d.camera import Camera, pixel_to_ray
 from humanpose3d.skeletons import Skeleton
 from humanpose3d.visualize.mesh import MESH_COLOUR
+from humanpose3d.visualize.onlooker import Onlooker, sketch
 from humanpose3d.visualize.panels import FOOT_M, SIDE_COLOURS, levelling
 
 MOST_SCENES = 300  # in one file
@@ -31,36 +33,49 @@ POINTS, POINTS_IN_ALL = 5000, 120_000  # of the depth maps: of one, and of all i
 MOST_BODIES = 40  # whose surfaces are shown, of all in a file
 COLOURS = 256  # of all pictures and points together
 PLANE_SHARE = 0.25  # of the nearest person's distance: where the picture stands
-SLIDER_PX = 110  # of the page's height
+TITLE_PX, SLIDER_PX = 45, 110  # of the page's height
+GROUND = "#f1f3f6"
+NOBODYS_GROUND_M = 1.5  # under the camera
 FRAME_MS = 100  # of a frame while it plays
 NOBODY = "no person found"
+PLACE_STEP_M, POINT_STEP_M = 1 / 1024, 1 / 256  # of joints, and of depth: whole steps of these pack well
 # plotly.js: its licence, and all that stands inside its wrapper for module loaders.
 PLOTLY = re.compile(r"\s*(/\*.*?\*/).*?\(\) => \{\n(.*)\nreturn Plotly;\n\}\)\);?\s*", re.DOTALL)
+ARRAYS = {"float32": "Float32Array", "uint32": "Uint32Array", "uint16": "Uint16Array", "uint8": "Uint8Array"}
+ALIGNED = 4  # bytes: where an array may begin
 HOVER = "%{text}<br>%{x:.2f} m right, %{y:.2f} m away, %{z:.2f} m up<extra></extra>"
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>TITLE</title>
 <style>
-html, body { margin: 0; height: 100%; overflow: hidden; font: 16px "Open Sans", verdana, arial, sans-serif; }
+html, body { margin: 0; height: 100%; overflow: hidden; font: 16px sans-serif; }
 #plot { width: 100%; height: 100%; }
+#sketch { position: absolute; top: TOP; height: calc(100% - TOP - BOTTOM); left: 50%; transform: translateX(-50%); }
 #told { position: absolute; left: 14px; top: 46px; padding: 2px 6px; color: #2a3f5f; background: #ffffffd0; }
 </style></head>
-<body><div id="plot"></div><div id="told">HINT</div>
+<body><div id="plot"></div>SKETCH<div id="told">HINT</div>
 <script type="text/plain" id="library">LIBRARY</script>
 <script type="text/plain" id="first">FIRST</script>
-<script type="text/plain" id="rest">REST</script>
 <script>
 async function unpacked(id) {
   const packed = await fetch("data:application/gzip;base64," + document.getElementById(id).textContent);
-  return new Response(packed.body.pipeThrough(new DecompressionStream("gzip"))).text();
+  return new Response(packed.body.pipeThrough(new DecompressionStream("gzip")));
+}
+// The length of the JSON, the JSON, and the arrays that it names by kind, place and length.
+async function figure(id) {
+  const bytes = await (await unpacked(id)).arrayBuffer(), size = new Uint32Array(bytes, 0, 1)[0];
+  const text = new TextDecoder().decode(new Uint8Array(bytes, 4, size));
+  return JSON.parse(text, (_, value) => value && value.array
+    ? new self[value.array](bytes, 4 + size + value.at, value.length) : value);
 }
 // Plotly's, without a reason, of a film that is stopped: nothing is wrong.
 window.addEventListener("unhandledrejection", event => event.reason || event.preventDefault());
 async function show() {
   const library = document.createElement("script");
-  library.textContent = await unpacked("library");
+  library.textContent = await (await unpacked("library")).text();
   document.head.append(library);
-  const first = JSON.parse(await unpacked("first"));
+  const first = await figure("first");
   const plot = await Plotly.newPlot("plot", first.data, first.layout, {responsive: true, displaylogo: false});
+  document.getElementById("sketch").remove();
   plot.on("plotly_click", event => {
     const point = event.points.find(each => each.data.text && each.data.text[each.pointNumber]);
     if (!point) return;
@@ -69,7 +84,9 @@ async function show() {
     document.getElementById("told").textContent = told;  // no annotation: each makes plotly draw, and click, again
   });
   document.body.dataset.shownMs = performance.now();
-  const rest = JSON.parse(await unpacked("rest"));
+  if (document.readyState == "loading")
+    await new Promise(done => document.addEventListener("DOMContentLoaded", done));
+  const rest = await figure("rest");
   if (rest.frames.length > 1) {
     await Plotly.addFrames(plot, rest.frames);
     await Plotly.relayout(plot, rest.layout);
@@ -77,7 +94,9 @@ async function show() {
   document.body.dataset.isWhole = "yes";
 }
 show();
-</script></body></html>
+</script>
+<script type="text/plain" id="rest">REST</script>
+</body></html>
 """
 
 
@@ -141,11 +160,20 @@ def viewer_html(scenes: Sequence[Scene], skeleton: Skeleton, title: str = "human
     if not scenes:
         raise ValueError("a viewer needs at least one picture")
     hint = "click a joint for its name and place" if any(len(each.people_cam_m) for each in scenes) else NOBODY
-    page = PAGE.replace("TITLE", escape(title)).replace("HINT", hint).replace("LIBRARY", _packed(_library()))
     traces = _Drawing(scenes, skeleton).traces()
-    first = {"data": traces[0], "layout": _layout(scenes, traces, title)}
+    onlooker = Onlooker(*_extent(traces))
+    first = {"data": traces[0], "layout": _layout(scenes, onlooker, title)}
     rest = {"frames": _frames(traces), "layout": {"sliders": [_slider(scenes)], "updatemenus": [_buttons()]}}
-    return page.replace("FIRST", _packed(_json(first))).replace("REST", _packed(_json(rest)))
+    parts = {
+        "TITLE": escape(title), "HINT": hint, "TOP": f"{TITLE_PX}px", "BOTTOM": f"{_slider_px(scenes)}px",
+        "SKETCH": sketch(onlooker, traces[0], GROUND), "LIBRARY": _packed(_library().encode()),
+        "FIRST": _packed(_figure(first)), "REST": _packed(_figure(rest)),
+    }  # fmt: skip
+    return re.sub(r"\b(" + "|".join(parts) + r")\b", lambda found: parts[found[0]], PAGE)
+
+
+def _slider_px(scenes: Sequence[Scene]) -> int:
+    return SLIDER_PX if len(scenes) > 1 else 0
 
 
 def _library() -> str:
@@ -157,26 +185,31 @@ def _library() -> str:
     return "\n".join(parts.groups()) if parts else whole
 
 
-def _json(values: Any) -> str:
+def _packed(content: bytes) -> str:
+    return base64.b64encode(gzip.compress(content, 6, mtime=0)).decode()
+
+
+def _figure(values: Any) -> bytes:
+    """Plain values and arrays -> what `figure` in the page reads: arrays as they are pack better than their text."""
     from plotly.io.json import to_json_plotly
 
-    return to_json_plotly(_plain(values))
+    arrays: list[bytes] = []
+    text = to_json_plotly(_named(values, arrays)).encode()
+    text += b" " * (-len(text) % ALIGNED)
+    return len(text).to_bytes(4, "little") + text + b"".join(arrays)
 
 
-def _packed(text: str) -> str:
-    return base64.b64encode(gzip.compress(text.encode(), 6, mtime=0)).decode()
-
-
-def _plain(values: Any) -> Any:
-    """Arrays -> plotly's form of them: their bytes, in base 64."""
+def _named(values: Any, arrays: list[bytes]) -> Any:
+    """Arrays -> their names; the arrays themselves go into the list."""
     if isinstance(values, dict):
-        return {name: _plain(value) for name, value in values.items()}
+        return {name: _named(value, arrays) for name, value in values.items()}
     if isinstance(values, list):
-        return [_plain(value) for value in values]
-    if isinstance(values, np.ndarray):
-        kind = values.dtype.kind + str(values.dtype.itemsize)
-        return {"dtype": kind, "bdata": base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()}
-    return values
+        return [_named(value, arrays) for value in values]
+    if not isinstance(values, np.ndarray):
+        return values
+    at, content = sum(map(len, arrays)), np.ascontiguousarray(values).tobytes()
+    arrays.append(content + bytes(-len(content) % ALIGNED))
+    return {"array": ARRAYS[values.dtype.name], "at": at, "length": values.size}
 
 
 def _frames(traces: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -195,27 +228,29 @@ def _frames(traces: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
     ]
 
 
-def _layout(scenes: Sequence[Scene], traces: Sequence[Sequence[dict[str, Any]]], title: str) -> dict[str, Any]:
-    low, high = _extent(traces)
-    spread = (high - low) / np.linalg.norm(high - low)
+def _layout(scenes: Sequence[Scene], onlooker: Onlooker, title: str) -> dict[str, Any]:
+    low, high = onlooker.low_m, onlooker.high_m
     axes = {
         axis: {
             "title": {"text": f"{what} (m)"}, "range": [float(low[i]), float(high[i])], "showbackground": what == "up",
-            "backgroundcolor": "#f1f3f6", "gridcolor": "#cdd2d7", "showspikes": False, "zeroline": False, "nticks": 8,
+            "backgroundcolor": GROUND, "gridcolor": "#cdd2d7", "showspikes": False, "zeroline": False, "nticks": 8,
         }
         for i, (axis, what) in enumerate((("xaxis", "right"), ("yaxis", "away"), ("zaxis", "up")))
     }  # fmt: skip
+    # The ground needs no number, and its own would lie upon another axis's.
+    step_m = next((step for step in (0.5, 1.0, 2.0, 5.0) if high[2] / step < 6), 10.0)
+    axes["zaxis"]["tickvals"] = np.arange(step_m, high[2], step_m).tolist()
     return {
         "title": {"text": title if len(scenes) > 1 else f"{title}: {scenes[0].name}", "x": 0.01, "xanchor": "left"},
-        "font": {"size": 14},
+        "font": {"size": 14, "family": "sans-serif"},
         "showlegend": True,
         "legend": {"x": 0.99, "xanchor": "right", "y": 0.99, "bgcolor": "rgba(255,255,255,0.7)"},
-        "margin": {"l": 0, "r": 0, "t": 45, "b": SLIDER_PX if len(scenes) > 1 else 0},
+        "margin": {"l": 0, "r": 0, "t": TITLE_PX, "b": _slider_px(scenes)},
         "scene": {
             **axes,
             "aspectmode": "manual",
-            "aspectratio": dict(zip("xyz", (2.15 * spread).tolist(), strict=True)),
-            "camera": {"eye": {"x": 1.1, "y": -1.55, "z": 0.8}, "center": {"x": 0.0, "y": -0.05, "z": -0.2}},
+            "aspectratio": dict(zip("xyz", onlooker.size.tolist(), strict=True)),
+            "camera": onlooker.camera(),
         },
     }
 
@@ -234,17 +269,14 @@ def _is_same(value: Any, first: Any) -> bool:
 
 
 def _extent(traces: Sequence[Sequence[dict[str, Any]]]) -> tuple[np.ndarray, np.ndarray]:
-    """(lowest, highest) corner of everybody and the camera, with room around; the ground is the lowest joint's."""
-    people = [trace for of_scene in traces for trace in of_scene if trace["name"] in SIDE_COLOURS]
-    every = np.concatenate([np.stack([trace[axis] for axis in "xyz"], axis=-1) for trace in people])
+    """(lowest, highest) corner of everybody and the camera, with room around; the ground is at height 0."""
+    shown = [trace for of_scene in traces for trace in of_scene if trace["name"] in (*SIDE_COLOURS, "camera")]
+    every = np.concatenate([np.stack([trace[axis] for axis in "xyz"], axis=-1) for trace in shown])
     every = every[np.isfinite(every).all(axis=-1)]
-    if not len(every):
-        every = np.array([[-1.0, 4.0, -1.5], [1.0, 5.0, 0.5]])
-    ground = every[:, 2].min() - FOOT_M
-    camera = np.array([[-0.3, -0.3, max(ground, -2.0)], [0.3, 0.0, 0.3]])
-    every = np.concatenate([every, camera])
+    if not any(np.isfinite(trace["x"]).any() for trace in shown if trace["name"] != "camera"):
+        every = np.concatenate([every, [[-1.0, 4.0, 0.0], [1.0, 5.0, 2.0]]])
     low, high = every.min(axis=0) - 0.4, every.max(axis=0) + 0.4
-    low[2] = min(ground, camera[0, 2])
+    low[2] = 0.0
     return low, high
 
 
@@ -259,6 +291,7 @@ class _Drawing:
         for scene in scenes:
             shots.setdefault(scene.shot, []).extend(scene.people_cam_m)
         self.level = {shot: levelling(people, skeleton) for shot, people in shots.items()}
+        self.ground_m = {shot: self._ground(shot, people) for shot, people in shots.items()}
         self.plane_m = {
             shot: PLANE_SHARE * float(np.clip(min((np.nanmin(joints[:, 2]) for joints in people), default=4.0), 1, 12))
             for shot, people in shots.items()
@@ -275,10 +308,17 @@ class _Drawing:
             for scene in self.scenes
         ]  # fmt: skip
 
-    def _plotted(self, scene: Scene, points_cam_m: np.ndarray) -> dict[str, np.ndarray]:
-        """Camera frame [... 3] -> right, away and up of the camera, level with the ground."""
+    def _ground(self, shot: str, people_cam_m: Sequence[np.ndarray]) -> float:
+        """The height of a foot under the lowest joint, seen from the camera."""
+        heights = [(np.asarray(joints, np.float64) @ self.level[shot].T)[:, 1] for joints in people_cam_m]
+        lowest = np.nanmin(np.concatenate(heights)) if heights else np.nan
+        return float(lowest - FOOT_M) if np.isfinite(lowest) else -NOBODYS_GROUND_M
+
+    def _plotted(self, scene: Scene, points_cam_m: np.ndarray, step_m: float = PLACE_STEP_M) -> dict[str, np.ndarray]:
+        """Camera frame [... 3] -> right and away of the camera, level, and up from the ground, in whole steps."""
         right, up, away = (np.asarray(points_cam_m, np.float64).reshape(-1, 3) @ self.level[scene.shot].T).T
-        return {"x": right.astype(np.float32), "y": away.astype(np.float32), "z": up.astype(np.float32)}
+        places = {"x": right, "y": away, "z": up - self.ground_m[scene.shot]}
+        return {axis: (step_m * (values / step_m).round()).astype(np.float32) for axis, values in places.items()}
 
     def _everybody(self, scene: Scene) -> np.ndarray:
         """float [people J 3]; NaN for those who are in other scenes alone."""
@@ -339,12 +379,13 @@ class _Drawing:
         columns, rows = np.meshgrid(np.linspace(0, 1, width + 1), np.linspace(0, 1, height + 1))
         number = np.arange((height + 1) * (width + 1), dtype=np.uint16).reshape(height + 1, width + 1)
         a, b, c, d = (part.ravel() for part in (number[:-1, :-1], number[:-1, 1:], number[1:, 1:], number[1:, :-1]))
-        pair = np.repeat(self._indices(scene.picture).ravel(), 2)
+        colour = self._indices(scene.picture).ravel()
         return {
             "type": "mesh3d", "name": "picture", "hoverinfo": "skip", "showlegend": True, "showscale": False,
             **self._plotted(scene, self._plane(scene, np.stack([columns.ravel(), rows.ravel()], axis=-1))),
-            "i": np.stack([a, a], axis=-1).ravel(), "j": np.stack([b, c], axis=-1).ravel(),
-            "k": np.stack([c, d], axis=-1).ravel(), "intensity": pair, "intensitymode": "cell", **self._scale(),
+            # One half of the pixels after the other: the second half of the colours costs nothing, packed.
+            "i": np.concatenate([a, a]), "j": np.concatenate([b, c]), "k": np.concatenate([c, d]),
+            "intensity": np.concatenate([colour, colour]), "intensitymode": "cell", **self._scale(),
             "lighting": {"ambient": 1.0, "diffuse": 0.0, "specular": 0.0, "fresnel": 0.0}, "flatshading": True,
         }  # fmt: skip
 
@@ -354,9 +395,8 @@ class _Drawing:
         faces = np.zeros((0, 3), np.int64) if scene.faces is None else scene.faces
         starts = np.arange(len(bodies)) * bodies.shape[1]
         corners = (faces + starts[:, None, None]).reshape(-1, 3).astype(np.uint32)
-        points = {axis: values.round(3) for axis, values in self._plotted(scene, bodies).items()}
         return {
-            "type": "mesh3d", "name": "bodies", "hoverinfo": "skip", "showlegend": True, **points,
+            "type": "mesh3d", "name": "bodies", "hoverinfo": "skip", "showlegend": True, **self._plotted(scene, bodies),
             "i": corners[:, 0], "j": corners[:, 1], "k": corners[:, 2], "color": f"rgb{MESH_COLOUR}", "opacity": 0.55,
             "lighting": {"ambient": 0.5, "diffuse": 0.7, "specular": 0.1},
         }  # fmt: skip
@@ -366,7 +406,7 @@ class _Drawing:
         colour = {"color": self._indices(scene.colours[None, some])[0], **self._scale(), "showscale": False}
         return {
             "type": "scatter3d", "mode": "markers", "name": "depth", "hoverinfo": "skip",
-            **self._plotted(scene, scene.points[some]), "marker": {"size": 2, **colour},
+            **self._plotted(scene, scene.points[some], POINT_STEP_M), "marker": {"size": 2, **colour},
             "showlegend": any(len(each.points) for each in self.scenes),
         }  # fmt: skip
 
@@ -402,7 +442,10 @@ def _chains(skeleton: Skeleton, side: str) -> list[int]:
 def _slider(scenes: Sequence[Scene]) -> dict[str, Any]:
     now = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
     return {
-        "currentvalue": {"prefix": "", "xanchor": "center"},
+        "currentvalue": {"prefix": "", "xanchor": "center", "font": {"color": "#2a3f5f"}},
+        "font": {
+            "color": "rgba(0, 0, 0, 0)"
+        },  # the names under the ticks would be cut off, and the one that counts is above
         "pad": {"t": 10, "b": 10},
         "x": 0.02,
         "len": 0.96,
