@@ -93,6 +93,13 @@ def test_a_picture_keeps_its_colours_in_the_figure():
     assert picture["i"].max() < len(picture["x"])
 
 
+def test_a_picture_of_one_colour_keeps_it():
+    plain = make_scene("sky.jpg", [], CAMERA, np.full((120, 200, 3), (120, 140, 160), np.uint8), None)
+    drawn = part(viewer_html([plain], H36M_17), "first")["data"]
+    [scale] = [trace["colorscale"] for trace in drawn if trace["name"] == "picture"]
+    assert scale == [[0.0, "rgb(120,140,160)"], [1.0, "rgb(120,140,160)"]]
+
+
 def test_each_picture_has_its_own_ground():
     low, high = (scene(name) for name in ("a.jpg", "b.jpg"))
     high.people_cam_m = [joints - (0, 2, 0) for joints in high.people_cam_m]

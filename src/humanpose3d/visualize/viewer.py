@@ -411,9 +411,10 @@ class _Drawing:
         }  # fmt: skip
 
     def _scale(self) -> dict[str, Any]:
-        red, green, blue = np.array(self.palette.getpalette()).reshape(-1, 3)[:COLOURS].T
-        last = max(len(red) - 1, 1)
-        stops = [[n / last, f"rgb({r},{g},{b})"] for n, (r, g, b) in enumerate(zip(red, green, blue, strict=True))]
+        colours = np.array(self.palette.getpalette()).reshape(-1, 3)[:COLOURS].tolist()
+        colours = colours if len(colours) > 1 else 2 * colours  # plotly's scales have two ends
+        last = len(colours) - 1
+        stops = [[number / last, f"rgb({red},{green},{blue})"] for number, (red, green, blue) in enumerate(colours)]
         return {"colorscale": stops, "cmin": 0, "cmax": last}
 
     def _indices(self, pixels: np.ndarray) -> np.ndarray:
