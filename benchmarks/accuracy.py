@@ -5,7 +5,8 @@
 ROOT holds train/ and test/ (or val/). Both see keypoints in the virtual camera turned onto the person (and depth around
 them with --use-depth), the same batches with the same changes, a cosine schedule and a running mean of the weights; of
 the MLP's learning rates the best counts. The floor is that of Martinez et al. 2017 (1,024 wide, two blocks of two
-layers, batch norm). With --use-depth a lifter that is blind to depth runs too, for what depth is worth to the root.
+layers, batch norm), which sees keypoints alone; with --use-depth the lifter, and a floor that is told of depth too, run
+with it and without, for what depth is worth.
 Figures in mm on the validation chunks: as stored, and with a detector's errors where the stored keypoints are exact.
 """
 
@@ -43,7 +44,7 @@ from humanpose3d.tasks.training import ema_decay, follow, warm_up_cosine
 WIDTH, BLOCKS = 1024, 2  # of the floor
 FLOOR_RATES = (3e-4, 1e-3, 3e-3)
 LIFTER_RATE = 1e-3
-BLIND = "lifter without depth"
+BLIND = " without depth"
 WEIGHT_DECAY, CLIP_NORM, EMA = 0.05, 1.0, 0.999
 WEIGHTS = LossWeights(mse=1.0, l1=10.0, inter_joint=0.0, absolute_root=1.0)
 QUICK_SAMPLES = 20_000
@@ -179,7 +180,7 @@ def main() -> int:
     steps = max((QUICK_SAMPLES if args.quick else args.samples) // args.batch_size, 20)
     runs = [("lifter", LIFTER_RATE), *(("floor", rate) for rate in FLOOR_RATES)]
     if args.use_depth:
-        runs.append((BLIND, LIFTER_RATE))
+        runs += [(name + BLIND, rate) for name, rate in runs]
     print(
         f"{steps * args.batch_size} samples of {len(labels)} seen, batches of {args.batch_size}; {platform.platform()}"
     )
@@ -190,15 +191,19 @@ def main() -> int:
         if args.only not in name:
             continue
         torch.manual_seed(0)
-        model = Floor(config) if name == "floor" else build_model(blind if name == BLIND else config)
-        model.train()
+        sees = blind if name.endswith(BLIND) else config
+        model = (Floor(sees) if name.startswith("floor") else build_model(sees)).train()
         trained, speed = train(model, task, data, steps, rate)
         found = score(trained, task, data)
         numbers = " | ".join(f"{found[key + ending]:.1f}" for ending in ("", " noisy") for key in SCORES)
         print(f"| {name} | {rate:g} | {speed:.0f} | {numbers} |", flush=True)
         if name not in figures or found["mpjpe_mm"] < figures[name]["mpjpe_mm"]:
             figures[name] = {"learning_rate": rate, "samples_per_second": speed, **found}
-    for other, key, what in (("floor", "mpjpe_mm", "MPJPE"), (BLIND, "root_error_mm", "error of the root")):
+    for other, key, what in (
+        ("floor", "mpjpe_mm", "MPJPE"),
+        ("floor" + BLIND, "mpjpe_mm", "MPJPE"),
+        ("lifter" + BLIND, "root_error_mm", "error of the root"),
+    ):
         if {"lifter", other} <= figures.keys():
             clean, noisy = (figures["lifter"][key + end] / figures[other][key + end] - 1.0 for end in ("", " noisy"))
             print(f"\n{what} of the lifter against the {other}: {clean:+.0%}, with a detector's errors {noisy:+.0%}")

@@ -16,6 +16,7 @@ import argparse
 import itertools
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -55,7 +56,7 @@ class Moment(NamedTuple):
 
     seconds: float
     images: int
-    bytes: int  # resident
+    bytes: int  # resident at most, up to then: how much is at one moment depends on which pictures are in hand
 
 
 def make_folder(photos: Path, out: Path, number: int) -> Path:
@@ -137,10 +138,13 @@ def long_run(folder: Path, out: Path, yolo: str) -> list[Moment]:
         done = sum(path.name.endswith(".json") for path in os.scandir(out)) if out.exists() else 0
         if done >= BLOCK * (len(moments) + 1) and done <= number:
             try:
-                pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
+                told = Path(f"/proc/{process.pid}/status").read_text()
             except OSError:
                 break
-            moments.append(Moment(time.perf_counter() - started, done, pages * os.sysconf("SC_PAGESIZE")))
+            highest = re.search(r"VmHWM:\s*(\d+) kB", told)
+            if highest is None:
+                break  # it has ended
+            moments.append(Moment(time.perf_counter() - started, done, 1024 * int(highest[1])))
     if process.wait() not in (0, 1):
         raise RuntimeError(f"infer ended with {process.returncode}")
     return moments
@@ -157,8 +161,8 @@ def of_long_run(moments: list[Moment]) -> dict[str, float]:
     return {
         "images": moments[-1].images,
         "memory_mb_first": first.bytes / 1e6,
-        "memory_mb_highest_after": max(moment.bytes for moment in later) / 1e6,
-        "memory_growth": max(moment.bytes for moment in later) / first.bytes - 1.0,
+        "memory_mb_last": later[-1].bytes / 1e6,
+        "memory_growth": later[-1].bytes / first.bytes - 1.0,
         "images_per_s_first_third": statistics.mean(rates[:third]),
         "images_per_s_last_third": statistics.mean(rates[-third:]),
     }
@@ -216,8 +220,8 @@ def main() -> int:
         if args.long:
             many = make_folder(photos, Path(work) / "many", args.long)
             figures["long_run"] = told = of_long_run(long_run(many, Path(work) / "out_many", args.yolo))
-            memory = f"{told['memory_mb_first']:.0f} MB, highest after {told['memory_mb_highest_after']:.0f} MB"
-            print(f"\nMemory after {WARM} images: {memory} ({100 * told['memory_growth']:+.1f} %)")
+            memory = f"{told['memory_mb_first']:.0f} MB, to the end {told['memory_mb_last']:.0f} MB"
+            print(f"\nMemory at its highest, up to image {WARM}: {memory} ({100 * told['memory_growth']:+.1f} %)")
             rates = f"{told['images_per_s_first_third']:.2f}, {told['images_per_s_last_third']:.2f}"
             print(f"Images/s, first and last third of {told['images']:.0f}: {rates}")
     if args.json:

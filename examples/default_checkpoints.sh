@@ -4,7 +4,7 @@
 #   HUMANPOSE3D_MOCAP=/data/cmu_mocap examples/default_checkpoints.sh WORK
 #
 # HUMANPOSE3D_MOCAP: a folder of *_mocap_*.npz (docs/CORPORA.md, "mocap"). WORK, made here, gets 7 GB of chunks and the
-# two networks, the second from the first. On two cores with AMX each takes an hour; on others set PRECISION=32.
+# two networks, the second from the first. On two cores with AMX each takes one to two hours; on others set PRECISION=32.
 
 set -euo pipefail
 : "${HUMANPOSE3D_MOCAP:?the folder of the motion capture files}"
@@ -37,4 +37,4 @@ train() { # name, steps, further flags
     "$python" -m humanpose3d strip "logs/$1/checkpoints/best_model.pth" "$1.pt"
 }
 train lifter 16000
-train lifter_window27 4000 --window 27 --checkpoint lifter.pt --learning-rate 5e-4
+train lifter_window27 9000 --window 27 --checkpoint lifter.pt
