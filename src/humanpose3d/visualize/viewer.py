@@ -193,22 +193,22 @@ def _figure(values: Any) -> bytes:
     """Plain values and arrays -> what `figure` in the page reads: arrays as they are pack better than their text."""
     from plotly.io.json import to_json_plotly
 
-    arrays: list[bytes] = []
+    arrays = bytearray()
     text = to_json_plotly(_named(values, arrays)).encode()
     text += b" " * (-len(text) % ALIGNED)
-    return len(text).to_bytes(4, "little") + text + b"".join(arrays)
+    return len(text).to_bytes(4, "little") + text + arrays
 
 
-def _named(values: Any, arrays: list[bytes]) -> Any:
-    """Arrays -> their names; the arrays themselves go into the list."""
+def _named(values: Any, arrays: bytearray) -> Any:
+    """Arrays -> their names; what is in them is added to `arrays`."""
     if isinstance(values, dict):
         return {name: _named(value, arrays) for name, value in values.items()}
     if isinstance(values, list):
         return [_named(value, arrays) for value in values]
     if not isinstance(values, np.ndarray):
         return values
-    at, content = sum(map(len, arrays)), np.ascontiguousarray(values).tobytes()
-    arrays.append(content + bytes(-len(content) % ALIGNED))
+    at, content = len(arrays), np.ascontiguousarray(values).tobytes()
+    arrays += content + bytes(-len(content) % ALIGNED)
     return {"array": ARRAYS[values.dtype.name], "at": at, "length": values.size}
 
 
@@ -444,9 +444,8 @@ def _slider(scenes: Sequence[Scene]) -> dict[str, Any]:
     now = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
     return {
         "currentvalue": {"prefix": "", "xanchor": "center", "font": {"color": "#2a3f5f"}},
-        "font": {
-            "color": "rgba(0, 0, 0, 0)"
-        },  # the names under the ticks would be cut off, and the one that counts is above
+        # Names under the ticks would be cut off; the one that counts stands above.
+        "font": {"color": "rgba(0, 0, 0, 0)"},
         "pad": {"t": 10, "b": 10},
         "x": 0.02,
         "len": 0.96,
