@@ -226,16 +226,20 @@ def train_pose(
     }
     (folder / "data.yaml").write_text(yaml.safe_dump(data))
 
-    def store(trainer: Any) -> None:
+    def store(best: Path) -> None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = out.with_suffix(".part.pt")
+        strip_optimizer(best, str(temporary))
+        forget_places(temporary)
+        os.replace(temporary, out)
+
+    def store_best(trainer: Any) -> None:
         torch.set_num_threads(1)
         if trainer.best.exists():
-            out.parent.mkdir(parents=True, exist_ok=True)
-            temporary = out.with_suffix(".part.pt")
-            strip_optimizer(trainer.best, str(temporary))
-            os.replace(temporary, out)
+            store(trainer.best)
 
     model = YOLO(start or folder / "studio-pose.yaml", task="pose")
-    model.add_callback("on_model_save", store)
+    model.add_callback("on_model_save", store_best)
     model.train(
         data=str(folder / "data.yaml"),
         imgsz=image_size,
@@ -269,8 +273,22 @@ def train_pose(
         pose=6.0,
         verbose=False,
     )
-    strip_optimizer(folder / "run/weights/best.pt", str(out))
+    store(folder / "run/weights/best.pt")
     return out
+
+
+def forget_places(weights: Path) -> None:
+    """Of a checkpoint of Ultralytics': folders of the machine that trained it become bare file names, in place."""
+    import torch
+
+    stored = torch.load(weights, map_location="cpu", weights_only=False)  # our own, written just now
+    stored["git"] = {}
+    network = stored["model"]
+    for values in (stored["train_args"], vars(network), network.yaml, network.args):
+        for name, value in values.items():
+            if isinstance(value, str) and Path(value).is_absolute():
+                values[name] = Path(value).name
+    torch.save(stored, weights)
 
 
 def _steady_keypoint_loss(
