@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from tests.chunks.test_rechunk import shuffle
 from tests.chunks.test_split import split
 from tests.conftest import S3Remote
 from tests.ports import free_port, wait_for_port
+from tests.test_engines import Note
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'humanpose3d[ray]'")
 
@@ -55,9 +57,11 @@ def cluster(_s3_server: S3Remote) -> Iterator[tuple[str, list[subprocess.Popen]]
             _wait_for_cpus(address, 2)
             yield address, nodes
         finally:
+            for pid in processes_of(nodes, "ray::"):  # Ray Data's helpers outlive their driver; Ray would wait for them
+                os.kill(pid, signal.SIGKILL)
             for node in reversed(nodes):
                 node.terminate()
-                node.wait(timeout=30)
+                node.wait(timeout=60)
 
 
 def _wait_for_cpus(address: str, number: int) -> None:
@@ -89,8 +93,12 @@ def sidecars(folder: Path) -> dict[str, bytes]:
 
 def workers_of(nodes: list[subprocess.Popen]) -> list[int]:
     """Processes of our nodes that hold networks."""
+    return processes_of(nodes, "ray::MapWorker")
+
+
+def processes_of(nodes: list[subprocess.Popen], name: str) -> list[int]:
     below = [child for node in nodes for child in psutil.Process(node.pid).children(recursive=True)]
-    return [child.pid for child in below if "ray::Server" in _name(child)]
+    return [child.pid for child in below if _name(child).startswith(name)]
 
 
 def _name(process: Any) -> str:
@@ -217,6 +225,22 @@ def test_damage_that_a_worker_finds_is_the_same_one_line_and_leaves_nothing(
     assert hashes(tmp_path / "out") == hashes(tmp_path / "straight")
 
 
+def test_a_task_that_kills_is_cut_and_a_killed_dealer_deals_on(
+    cluster: tuple[str, list[subprocess.Popen]], tmp_path: Path
+) -> None:
+    address, nodes = cluster
+    done, dealers = Counter[int | str](), 0
+    with open_engine("ray", address, 2, False) as engine:
+        cut: dict[int | str, list[int | str]] = {13: [2, 3]}
+        for task, _ in engine.run(Note(tmp_path), range(4, 44), lambda task: cut[task]):
+            done[task] += 1
+            if not dealers:
+                for pid in processes_of(nodes, "ray::ReadTasks"):
+                    os.kill(pid, signal.SIGKILL)
+                    dealers += 1
+    assert dealers == 1 and done == Counter({*range(2, 44)} - {13})
+
+
 def test_an_address_where_nothing_is_is_one_clear_line() -> None:
     with (
         pytest.raises(ValueError, match="no Ray cluster answers at 127.0.0.1:1 .*refused.*'ray start --head'"),
@@ -232,7 +256,7 @@ def test_a_cluster_that_asks_for_its_token_is_one_line_that_says_how_to_give_it(
         cause = RuntimeError("Failed to connect to GCS. ...\nray.exceptions.AuthenticationError: InvalidAuthToken")
         raise ConnectionError("Failed to connect to Ray cluster at 127.0.0.1:1") from cause
 
-    monkeypatch.setattr("humanpose3d.engines._knock", lambda address: None)
+    monkeypatch.setattr("humanpose3d.engines.cluster._knock", lambda address: None)
     monkeypatch.setattr(import_ray(), "init", refuse)
     with (
         pytest.raises(ValueError, match="cluster at 127.0.0.1:1 asks for its token: set RAY_AUTH_MODE=token"),
