@@ -265,7 +265,8 @@ def test_a_cluster_that_asks_for_its_token_is_one_line_that_says_how_to_give_it(
         pass
 
 
-def test_without_ray_there_is_one_line_that_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ValueError, match=r"--engine ray needs Ray: pip install 'humanpose3d\[ray\]'"):
+@pytest.mark.parametrize("missing", ["ray", "ray.data"])
+def test_without_ray_there_is_one_line_that_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ValueError, match=r"--engine ray needs Ray Data: pip install 'humanpose3d\[ray\]'"):
         import_ray()

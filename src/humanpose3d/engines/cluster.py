@@ -85,8 +85,6 @@ def _answers(
     ray: Any, desk: Any, node: str, job: Job, workers: int, in_hand: int, needs: dict[str, int]
 ) -> Iterator[tuple[int, Any, BaseException | None]]:
     """The pipeline's: a task's number, and what became of it."""
-    import ray.data
-
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # the stages have their own
     context.target_max_block_size = 1  # a block holds one task, or one answer
@@ -279,8 +277,8 @@ def import_ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers about each cluster
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what goes wrong comes as an exception too
     try:
-        import ray
+        import ray.data  # with pyarrow
         import ray.exceptions
     except ImportError:
-        raise ValueError("--engine ray needs Ray: pip install 'humanpose3d[ray]'; or say --engine local") from None
+        raise ValueError("--engine ray needs Ray Data: pip install 'humanpose3d[ray]'; or say --engine local") from None
     return ray
