@@ -16,7 +16,7 @@ from humanpose3d.dataset.collator import Human36MCollator
 from humanpose3d.metrics import joint_error
 from humanpose3d.models.checkpoint import load_model
 from humanpose3d.sample import PoseBatch
-from humanpose3d.tasks import TASKS
+from humanpose3d.tasks.lifting import LiftingTask
 
 DOCS = Path(__file__).resolve().parent
 DEMO = DOCS.parent / "demo"
@@ -86,7 +86,7 @@ def predictions():
     """Error of each validation sample in mm, and a function that draws one."""
     loaded = load_model(CHECKPOINT, "cpu")
     config = loaded.config
-    task = TASKS[config.model_type](config, LossWeights(), "root_relative")
+    task = LiftingTask(config, LossWeights(), "root_relative")
     root = str(DEMO / "shuffled/test")
     dataset = StreamingChunkedDataset(root, fields=config.needs, transform=FitView(config.input_size), shuffle=False)
     collate = Human36MCollator(config.skeleton, config.keypoint_skeleton, depth=config.use_depth)
