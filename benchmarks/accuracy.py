@@ -46,7 +46,8 @@ FLOOR_RATES = (3e-4, 1e-3, 3e-3)
 LIFTER_RATE = 2e-3
 BLIND = " without depth"
 WEIGHT_DECAY, CLIP_NORM, EMA = 0.05, 1.0, 0.999
-BETAS, WARM_UP = (0.9, 0.95), 0.2  # AdamW's, and the share of the steps: with 0.999 and 0.05 a short training diverges
+# AdamW's, and the warm-up's share of the steps: with 0.999 and 0.05 a short training at 3e-3 goes astray.
+BETAS, WARM_UP = (0.9, 0.95), 0.2
 WEIGHTS = LossWeights(mse=1.0, l1=10.0, inter_joint=0.0, absolute_root=1.0)
 QUICK_SAMPLES = 20_000
 SCORES = ("mpjpe_mm", "pa_mpjpe_mm", "root_error_mm")

@@ -512,8 +512,8 @@ class InferConfig(Command):
     no_depth: Switch = False
     """Do without the depth network."""
     joint_definitions: Literal["auto", "trained", "human36m"] = "auto"
-    """Where hips, shoulders, neck and head lie: as in the checkpoint's training data, or moved from motion capture's
-    places to those of Human3.6M's labels; auto does that for the package's own checkpoints."""
+    """Where hips, trunk, shoulders, neck and head lie: as in the checkpoint's training data, or moved from motion
+    capture's places to those of Human3.6M's labels; auto does that for the package's own checkpoints."""
     viewer: bool = False
     """Write viewer.html: the people of this run in 3D, to turn and zoom in a browser, with camera, picture and depth;
     one file, no network. The first 300 images."""

@@ -37,16 +37,13 @@ def film_lessons(
     images: int,
     *,
     seed: int,
-    subjects_share: float = 0.5,
     groups_share: float = 0.0,
     val_images: int = 120,
 ) -> None:
     """`train/` and `val/` in the folder, unless they are there; other seeds film other pictures."""
     for part, count, part_seed in ((TRAIN, images, seed + 1), (VAL, val_images, seed + 2)):
         if count and not (folder / part / "depth.npz").exists():
-            film_training_set(
-                folder / part, count, seed=part_seed, subjects_share=subjects_share, groups_share=groups_share
-            )
+            film_training_set(folder / part, count, seed=part_seed, groups_share=groups_share)
 
 
 def film_training_set(

@@ -1,7 +1,7 @@
 """The studio's pose network, a small Ultralytics YOLO: training and measuring.
 
-The network and its losses are Ultralytics'; the loop around them is ours: in theirs three quarters of the time go by
-beside the network. torch and ultralytics are imported by the functions that need them.
+The network and its losses are Ultralytics'; the loop around them is ours, in 16 bits where that is possible. torch and
+ultralytics are imported by the functions that need them.
 """
 
 from __future__ import annotations
@@ -167,8 +167,8 @@ def _store(model: Any, out: Path, image_size: int) -> None:
     stored = {"model": network, "ema": None, "train_args": train_args, "version": __version__, "git": {}}
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_suffix(".part.pt")
+    forget_places(stored)
     torch.save(stored, temporary)
-    forget_places(temporary)
     os.replace(temporary, out)
 
 
@@ -236,18 +236,14 @@ def _recoloured(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return cv2.cvtColor(cv2.merge(changed), cv2.COLOR_HSV2RGB)
 
 
-def forget_places(weights: Path) -> None:
-    """Of a checkpoint of Ultralytics': folders of the machine that trained it become bare file names, in place."""
-    import torch
-
-    stored = torch.load(weights, map_location="cpu", weights_only=False)  # our own, written just now
+def forget_places(stored: dict[str, Any]) -> None:
+    """Of what goes into a checkpoint of Ultralytics': folders of the machine that trained it become bare file names."""
     stored["git"] = {}
     network = stored["model"]
     for values in (stored["train_args"], vars(network), network.yaml, network.args):
         for name, value in values.items():
             if isinstance(value, str) and Path(value).is_absolute():
                 values[name] = Path(value).name
-    torch.save(stored, weights)
 
 
 def _steady_keypoint_loss(
