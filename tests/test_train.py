@@ -180,6 +180,36 @@ def motion(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(
+    ("number", "processes"), [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGTERM, 2)], ids=str
+)
+def test_a_run_asked_to_stop_keeps_its_last_step_and_goes_on_to_the_same_end(motion, tmp_path, number, processes):
+    changes = {"model_type": "lifter", "ema_decay": 0.9, "epochs": 4, "eval_interval": 1000}
+    train_model(settings(motion, tmp_path, exp="whole", **changes))
+    command = [
+        sys.executable, str(MAIN), "--chunks-dir", str(motion), "--model-type", "lifter", "--model-size", "tiny",
+        "--batch-size", "4", "--accumulate", "3", "--epochs", "4", "--warmup-steps", "2", "--workers", "0",
+        "--device", "cpu", "--precision", "32", "--ema-decay", "0.9", "--eval-interval", "1000",
+        "--checkpoint-interval", "2", "--log-dir", str(tmp_path / "logs"), "--devices", str(processes),
+    ]  # fmt: skip
+    environment, checkpoints = {**os.environ, "OMP_NUM_THREADS": "1"}, tmp_path / "logs/cut/checkpoints"
+    process = subprocess.Popen([*command, "--exp", "cut"], env=environment, stderr=subprocess.PIPE, text=True)
+    while not (checkpoints / "step_2.pth").exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.005)
+    process.send_signal(number)  # the first process alone
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "stopping after this step" in said and said.endswith(f"go on with --resume {checkpoints.parent}\n"), said
+    done = torch.load(checkpoints / "last.pth", weights_only=True)["global_step"]
+    assert 2 <= done < 12 and max(curves(checkpoints.parent)["train/loss"]) == done, "no step is lost"
+    subprocess.run([*command, "--resume", "cut"], env=environment, check=True)
+    whole, cut = (curves(tmp_path / "logs" / name) for name in ("whole", "cut"))
+    assert whole.keys() == cut.keys() and sorted(cut["train/loss"]) == list(range(1, 13))
+    for tag, values in whole.items():
+        assert cut[tag] == pytest.approx(values, rel=1e-5), tag
+
+
 @pytest.mark.parametrize("window", [1, 27])
 def test_a_lifter_resumed_with_its_running_mean_repeats_the_uninterrupted_run(motion, tmp_path, window):
     config = settings(

@@ -57,8 +57,8 @@ def run(
         advice = "lower --batch-size (main.py: raise --accumulate as much), or take --model-size small"
         print(f"error: the GPU's memory is full; {advice}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"stopped; {stop or 'the same command goes on from here'}", file=sys.stderr)
         return 130
     print(report.summary)
     for note in report.notes:

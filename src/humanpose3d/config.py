@@ -402,6 +402,9 @@ class TrainConfig(Command):
     """Which."""
     learning_rate: Annotated[Annotated[float, Field(gt=0)], arg(aliases=["--lr"])] = 1e-3
     """At the top of the schedule."""
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """adamw, adam: what the running mean of squared gradients keeps of itself each step. Networks of attention bear
+    higher learning rates with 0.95."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """The optimizer's; not of biases and norms."""
     schedule: tuple[int, ...] = ()

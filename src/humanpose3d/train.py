@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
+from typing import NoReturn
 
 import lightning
 import orjson
@@ -150,9 +151,16 @@ def _fit(trainer: lightning.Trainer, module: TrainingModule, start: Start) -> No
             f"the device has no memory for batches of {start.config.batch_size}: lower --batch-size and raise "
             "--accumulate as much, and --resume where a checkpoint was written"
         ) from None
-    except SystemExit:  # lightning's answer to Ctrl-C and SIGTERM
-        print(f"stopped; go on with --resume {start.run}", file=sys.stderr)
-        raise KeyboardInterrupt from None
+    except SystemExit:  # lightning's answer to Ctrl-C
+        _stop(start)
+    if module.is_stopping and trainer.global_step < module.total_steps:
+        _stop(start)
+
+
+def _stop(start: Start) -> NoReturn:
+    if not is_first_process():
+        sys.exit(0)  # else the first, which may still be at work, is stopped for it
+    raise KeyboardInterrupt(f"go on with --resume {start.run}") from None
 
 
 def _report_training(

@@ -33,9 +33,10 @@ from humanpose3d.runs import BEST, LAST, checkpoints_folder
 from humanpose3d.sample import PoseBatch
 from humanpose3d.tasks import Task
 from humanpose3d.tasks.evaluation import Scores
-from humanpose3d.tasks.watching import DivergenceWatch
+from humanpose3d.tasks.watching import DivergenceWatch, StopSignals
 
 NAMED_IN_AN_ERROR = 5  # samples listed where the loss is not a number
+ADAM_BETA1 = 0.9
 
 
 class Loaders(NamedTuple):
@@ -67,6 +68,8 @@ class TrainingModule(lightning.LightningModule):
         self.best_score, self.best_step = math.nan, 0  # by the task's criterion
         self.stale_validations = 0  # in a row, without a better one
         self.step_scalars: dict[str, float] = {}  # of the last optimizer step: means over its batches
+        self.signals = StopSignals()
+        self.is_stopping = False  # the step under way is the last: some process was asked to stop
         self._gradient_norm = torch.zeros(())
         self._window: list[tuple[list[str], dict[str, torch.Tensor]]] = []  # keys and scalars of the batches since it
 
@@ -111,6 +114,9 @@ class TrainingModule(lightning.LightningModule):
         if self.config.ema_decay:
             follow(self.mean_model, self.model, ema_decay(step, self.config.ema_decay))
 
+    def on_train_start(self) -> None:
+        self.signals.listen(tells=self.trainer.is_global_zero)
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Reads the step's scalars (its only wait for the device), and stops before a bad one spoils the weights."""
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
@@ -119,8 +125,11 @@ class TrainingModule(lightning.LightningModule):
         means = [torch.stack([scalars[name] for _, scalars in self._window]).mean() for name in names]
         # Of all processes together, so that all stop together.
         norm = self._gradient_norm.full_tensor() if isinstance(self._gradient_norm, DTensor) else self._gradient_norm
-        together = self.trainer.strategy.reduce(torch.stack([*means, norm]), reduce_op="mean")
-        self.step_scalars = dict(zip([*names, "gradient_norm"], together.tolist(), strict=True))
+        asked = norm.new_tensor(float(self.signals.asked))
+        together = self.trainer.strategy.reduce(torch.stack([*means, norm, asked]), reduce_op="mean")
+        *values, share_asked = together.tolist()
+        self.is_stopping = share_asked > 0
+        self.step_scalars = dict(zip([*names, "gradient_norm"], values, strict=True))
         bad = {name for name, value in self.step_scalars.items() if not math.isfinite(value)}
         if self.trainer.precision == "16-mixed":
             bad.discard("gradient_norm")  # infinite now and then: lightning's scaler skips the step
@@ -160,9 +169,10 @@ class TrainingModule(lightning.LightningModule):
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},  # biases and norms
         ]
         fused = config.strategy != "fsdp"
+        betas = (ADAM_BETA1, config.adam_beta2)
         make: dict[str, Callable[..., torch.optim.Optimizer]] = {
-            "adamw": lambda: torch.optim.AdamW(groups, lr=config.learning_rate, fused=fused),
-            "adam": lambda: torch.optim.Adam(groups, lr=config.learning_rate, fused=fused),
+            "adamw": lambda: torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, fused=fused),
+            "adam": lambda: torch.optim.Adam(groups, lr=config.learning_rate, betas=betas, fused=fused),
             "rmsprop": lambda: torch.optim.RMSprop(groups, lr=config.learning_rate, foreach=fused),
         }
         optimizer = make[config.optimizer]()
@@ -310,9 +320,10 @@ class RunKeeper(Callback):
             self._validate_and_keep_best(trainer, pl_module)
         if _passed(self._step, trainer.global_step, self.config.checkpoint_interval):
             self._save(trainer, [LAST, f"step_{trainer.global_step}.pth"])
-        elif validates:
+        elif validates or pl_module.is_stopping:
             self._save(trainer, [LAST])
-        if self.config.early_stopping and pl_module.stale_validations >= self.config.early_stopping:
+        stale = self.config.early_stopping and pl_module.stale_validations >= self.config.early_stopping
+        if stale or pl_module.is_stopping:
             trainer.should_stop = True
         self._step, self._batches = trainer.global_step, pl_module.batches_seen
         self._mark = self._ended = time.monotonic()

@@ -1,9 +1,13 @@
-"""What watches a training without taking part: for a learning rate gone wrong, and where the time goes."""
+"""What watches a training without taking part: for a learning rate gone wrong, for a wish to stop, and where the time
+goes."""
 
 from __future__ import annotations
 
 import math
+import os
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from humanpose3d.files import make_folder, write_whole
+
+STANDARD_ERROR = 2
 
 
 class DivergenceWatch:
@@ -45,6 +51,34 @@ class DivergenceWatch:
             f"training {'diverges' if has_risen else 'does not learn'}: its error went from {before:.0f} to "
             f"{self._mean:.0f} {unit}; is --learning-rate too high? Stop it and lower that tenfold"
         )
+
+
+class StopSignals:
+    """Ctrl-C and SIGTERM as a wish, `asked`, for whoever ends the steps. A second Ctrl-C interrupts at once.
+
+    In place of lightning's answer to SIGTERM, which waits within the signal for the other processes, and they may be
+    waiting for this one.
+    """
+
+    WORD = b"stopping after this step, with a checkpoint; Ctrl-C again: at once, without one\n"
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._tells = False
+
+    def listen(self, *, tells: bool) -> None:
+        """From now on, until the trainer puts back what was there before. tells: the user, when the wish comes."""
+        self._tells = tells
+        if threading.current_thread() is threading.main_thread():  # none else may
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, self._hear)
+
+    def _hear(self, number: int, frame: object) -> None:
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self._tells and not self.asked:
+            os.write(STANDARD_ERROR, self.WORD)  # a print might be under way
+        self.asked = True
 
 
 class StepProfiler(Callback):
