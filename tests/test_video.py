@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -88,3 +90,51 @@ def test_a_video_that_was_not_finished_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_video(tmp_path / "clip.mp4", broken(), 25.0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_frames_at_uneven_times_are_found_by_their_numbers(tmp_path: Path) -> None:
+    clip, rng = tmp_path / "phone.mp4", np.random.default_rng(0)
+    _rewrite(clip, times=np.cumsum(rng.integers(1, 5, FRAMES)).tolist())
+    assert count_frames(clip) == FRAMES
+    for frame in (140, 3, 90, 12, 149, 70):
+        assert number_in(read_frame(clip, frame)) == frame
+
+
+def test_frames_that_an_edit_list_cuts_away_have_no_numbers(tmp_path: Path) -> None:
+    """As of a clip cut out as it was encoded: it begins at the key frame before, and hides what is too early."""
+    clip = tmp_path / "cut.mp4"
+    _rewrite(clip, times=range(-20, FRAMES - 20), options={"avoid_negative_ts": "disabled"})
+    assert count_frames(clip) == FRAMES - 20
+    assert [number_in(read_frame(clip, frame)) for frame in (100, 0, 129)] == [120, 20, 149]
+
+
+def test_a_video_filmed_on_its_side_is_turned_upright(tmp_path: Path) -> None:
+    clip = tmp_path / "portrait.mp4"
+    picture = np.zeros((48, 64, 3), np.uint8)
+    picture[:24, :32] = 255  # above and left: above and right once it is turned clockwise
+    write_video(clip, iter([picture] * 3), 25.0)
+    content = bytearray(clip.read_bytes())
+    matrix = content.index(b"tkhd") + 44
+    content[matrix : matrix + 36] = np.array([0, 1 << 16, 0, -1 << 16, 0, 0, 48 << 16, 0, 1 << 30], ">i4").tobytes()
+    clip.write_bytes(content)
+    image = read_frame(clip, 1)
+    assert image.shape == (64, 48, 3)
+    assert image[:28, 28:].mean() > 200 and image[:28, :20].mean() < 50 and image[36:].mean() < 50
+
+
+def test_a_video_is_written_at_the_rate_asked_for(tmp_path: Path) -> None:
+    for fps in (30000 / 1001, 0.4):
+        write_video(tmp_path / "clip.mp4", numbered_frames(20), fps)
+        assert frame_rate(tmp_path / "clip.mp4") == pytest.approx(fps, rel=1e-4)
+
+
+def _rewrite(path: Path, *, times: Iterable[int], options: dict[str, str] | None = None) -> None:
+    """The numbered frames, a key frame every 30, each at its time in 1/25 s."""
+    with av.open(str(path), "w", options=options or {}) as container:
+        stream = container.add_stream("libx264", rate=25, options={"g": "30", "bf": "2"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for image, time in zip(numbered_frames(), times, strict=True):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())

@@ -6,8 +6,12 @@ So a frame of a video has a name, a sidecar and a key like any image file, and n
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterator
+from fractions import Fraction
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +53,7 @@ def frame_rate(video: Path) -> float | None:
 
 
 def read_frame(video: Path, frame: int) -> np.ndarray:
-    """uint8 [H W 3] RGB of one frame. Fast when a thread asks for rising numbers: it decodes on from the last.
+    """uint8 [H W 3] RGB of one frame, turned upright. Fast when a thread asks for rising numbers: it decodes on.
 
     UnreadableVideo: no such frame, or a broken video.
     """
@@ -80,7 +84,7 @@ def write_video(path: Path, frames: Iterator[np.ndarray], fps: float, *, codec: 
             stream: Any = None
             for image in frames:
                 if stream is None:
-                    stream = container.add_stream(codec, rate=round(fps))
+                    stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
                     stream.height, stream.width = image.shape[:2]
                     stream.pix_fmt = "yuv420p"
                     stream.options = {"crf": str(crf)} if codec == "libx264" else {}
@@ -116,7 +120,6 @@ class _Reader:
         self._stream.thread_type = "NONE"  # many are read side by side already
         self._frames: Iterator | None = None
         self._next = 0  # the frame that comes next out of `_frames`
-        self._first_pts: int | None = None  # of frame 0 as decoded: H.264 in AVI has it later than the stream's start
 
     def __enter__(self) -> _Reader:
         return self
@@ -132,11 +135,13 @@ class _Reader:
         return float(self._stream.average_rate) if self._stream.average_rate else None
 
     def count(self) -> int:
-        """Packets, not the header's number: a video cut short keeps its old header."""
-        try:
-            return sum(1 for packet in self._container.demux(self._stream) if packet.size)
-        except self._error as error:
-            raise UnreadableVideo(f"{self.video} breaks off ({_reason(error)})") from None
+        return len(self._times)
+
+    @property
+    def _times(self) -> list[int]:
+        """When each frame is shown, rising, in units of the stream's time base."""
+        status = self.video.stat()
+        return _times(self.video, status.st_size, status.st_mtime_ns)
 
     def read(self, frame: int) -> np.ndarray:
         try:
@@ -146,36 +151,49 @@ class _Reader:
             for decoded in self._frames:
                 place, self._next = self._next, self._next + 1
                 if place == frame:
-                    return decoded.to_ndarray(format="rgb24")
+                    return _upright(decoded)
         except self._error as error:
-            if self._frames is None and not self.count():
-                raise UnreadableVideo(f"{self.video} holds no frames") from None
             raise UnreadableVideo(f"{self.video}: frame {frame} cannot be decoded ({_reason(error)})") from None
-        raise UnreadableVideo(f"{self.video} ends before frame {frame}; it has {self._next} frames")
+        number = self.count()
+        if frame < number:
+            raise UnreadableVideo(f"{self.video}: frame {frame} cannot be decoded; {self._next} of {number} can")
+        raise UnreadableVideo(
+            f"{self.video} " + (f"ends before frame {frame}; it has {number} frames" if number else "holds no frames")
+        )
 
     def _seek(self, frame: int) -> None:
         """To the last key frame at or before `frame`, so that decoding on meets it."""
-        start, rate, base = self._stream.start_time or 0, self._stream.average_rate, self._stream.time_base
-        if rate is None or base is None:
-            frame = 0
-        target = start + int(frame / rate / base) if rate and base else start
-        if self._first_pts is None:
-            self._container.seek(start, stream=self._stream, backward=True)
-            opening = next(self._container.decode(self._stream), None)
-            self._first_pts = start if opening is None or opening.pts is None else opening.pts
-        self._container.seek(target, stream=self._stream, backward=True)
-        self._frames = self._container.decode(self._stream)
+        times = self._times
+        self._frames = self._decoded(times[frame] if frame < len(times) else 0)
         first = next(self._frames, None)
-        if first is None:
-            self._frames, self._next = iter(()), 0
-            return
-        offset = (first.pts or 0) - self._first_pts
-        self._next = round(float(offset * base * rate)) if rate and base else 0
-        if self._next > frame:  # a file whose times do not tell: from the start, one by one
-            self._container.seek(start, stream=self._stream, backward=True)
-            self._frames, self._next = self._container.decode(self._stream), 0
-            return
-        self._frames = _chain(first, self._frames)
+        if first is None or first.pts is None or (place := bisect_left(times, first.pts)) > frame:
+            self._frames, self._next = self._decoded(times[0] if times else 0), 0  # from the start, one by one
+        else:
+            self._frames, self._next = chain([first], self._frames), place
+
+    def _decoded(self, time: int) -> Iterator[Any]:
+        self._container.seek(time, stream=self._stream, backward=True)
+        return self._container.decode(self._stream)
+
+
+@lru_cache(maxsize=64)
+def _times(video: Path, _size: int, _changed: int) -> list[int]:
+    """By the packets, not the header's number and rate: a video cut short keeps its old header, phones film at a rate
+    that varies, and what an edit list cuts away is decoded and not shown."""
+    import av
+
+    times: list[int | None] = []
+    try:
+        with av.open(str(video)) as container:
+            for packet in container.demux(container.streams.video[0]):
+                if packet.size and not packet.is_discard:
+                    times.append(packet.dts if packet.pts is None else packet.pts)
+    except av.FFmpegError as error:
+        raise UnreadableVideo(f"{video} breaks off ({_reason(error)})") from None
+    known = sorted(time for time in times if time is not None)
+    if len(set(known)) < len(times):  # times that tell nothing: each frame is found from the start
+        return known[:1] * len(times) or [0] * len(times)
+    return known
 
 
 def _reason(error: Exception) -> str:
@@ -183,6 +201,6 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _chain(first: object, rest: Iterator) -> Iterator:
-    yield first
-    yield from rest
+def _upright(frame: Any) -> np.ndarray:
+    """uint8 [H W 3] RGB. Phones film lying down and note how far to turn it."""
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
