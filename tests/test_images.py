@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from humanpose3d.images import UnreadableImage, ahead, find_images, image_bytes, read_image, without_twins
 from humanpose3d.reports import StageReport
@@ -27,6 +28,27 @@ def test_a_photograph_is_turned_upright_by_its_exif(tmp_path: Path) -> None:
     upright = read_image(tmp_path / "turned.jpg")
     assert upright.shape == (80, 40, 3)
     assert upright[:30, :, 0].min() > 200 and upright[50:, :, 0].max() < 60
+
+
+def test_a_damaged_exif_turns_the_picture_and_stops_nothing(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x0128] = 6, 2
+    Image.fromarray(gradient()).convert("RGB").save(tmp_path / "a.jpg", exif=exif)
+    content = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(content.replace(b"\x01\x28\x00\x03", b"\x01\x28\x00\x0b"))  # a float
+    with Image.open(tmp_path / "a.jpg") as image, pytest.raises(struct.error):
+        ImageOps.exif_transpose(image)
+    assert read_image(tmp_path / "a.jpg").shape == (8, 6, 3)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_turn_of_the_exif_is_pillows_own(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(gradient()).save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as image:
+        expected = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), expected)
 
 
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
@@ -120,9 +142,11 @@ def test_a_missing_folder_and_a_file_in_its_place_are_told_apart(tmp_path: Path)
 
 def test_images_that_would_share_a_result_are_named() -> None:
     report = StageReport("test")
-    names = [Path(name) for name in ("a/1.jpg", "a/1.png", "a/2.png", "b/1.jpg")]
-    assert list(without_twins(names, report)) == [Path("a/1.jpg"), Path("a/2.png"), Path("b/1.jpg")]
+    names = [Path(name) for name in ("a/1.jpg", "a/1.mp4/000000", "a/1.png", "a/2.png", "b/1.jpg")]
+    assert list(without_twins(names, report)) == [name for name in names if name.name != "1.png"]
     assert report.skipped == {"same name as another image but for its ending": ["a/1.png"]}
+    mixed = [Path(name) for name in ("a/1.jpg", "b/1.jpg", "a/1.png")]
+    assert list(without_twins(mixed, report, by_folder=False)) == mixed[:2]
 
 
 def test_reading_ahead_keeps_the_order_and_its_distance() -> None:

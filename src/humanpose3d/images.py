@@ -9,7 +9,7 @@ import glob
 import io
 import os
 import warnings
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageOps
+from PIL import Image
 
 from humanpose3d.reports import StageReport
 from humanpose3d.video import UnreadableVideo, count_frames, frame_path, is_video, read_frame, split_frame_path
@@ -25,6 +25,15 @@ from humanpose3d.video import UnreadableVideo, count_frames, frame_path, is_vide
 A = TypeVar("A")
 B = TypeVar("B")
 ORIENTATION = 274  # the EXIF tag; 1 is upright
+TURNS = {  # what makes the others upright (EXIF 2.32, 4.6.4)
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 EXIF_IFD, FOCAL_35MM, FOCAL_MM, PIXELS_WIDE = 0x8769, 0xA405, 0x920A, 0xA002
 PLANE_RESOLUTION, PLANE_UNIT = 0xA20E, 0xA210
 FILM_DIAGONAL_MM = float(np.hypot(36.0, 24.0))
@@ -152,7 +161,9 @@ def _decoded(file: BinaryIO) -> np.ndarray:
             if (pixels := _plain_jpeg(file, image)) is not None:
                 return pixels
             image.load()
-            return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+            # Not by ImageOps.exif_transpose: it writes the tags anew, which those of a damaged block do not allow.
+            turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
+            return np.array(_to_rgb(image if turn is None else image.transpose(turn)))
     except (Image.UnidentifiedImageError, ImportError):
         # Once imported, ultralytics has Image.open look for a plug-in that is not there: that is the ImportError.
         raise UnreadableImage("not an image" if file.seek(0, os.SEEK_END) else "empty file") from None
@@ -222,16 +233,22 @@ def ahead(pool: ThreadPoolExecutor, do: Callable[[A], B], items: Iterable[A], nu
         yield waiting.popleft().result()
 
 
-def without_twins(names: Iterable[Path], report: StageReport) -> Iterator[Path]:
-    """The names without those whose results would be another's, such as a.png beside a.jpg; the report names them."""
-    folder, stems = Path(), set[str]()
+def without_twins(names: Iterable[Path], report: StageReport, *, by_folder: bool = True) -> Iterator[Path]:
+    """The names without those whose results would be another's, such as a.png beside a.jpg; the report names them.
+
+    by_folder: those of a folder follow each other, and only its names are kept in memory.
+    """
+    stems = defaultdict[Path, set[str]](set)
     for name in names:
-        if name.parent != folder:
-            folder, stems = name.parent, set()
-        if name.stem in stems:
+        if split_frame_path(name):  # a video's ending is part of its frames' names
+            yield name
+            continue
+        if by_folder and name.parent not in stems:
+            stems.clear()
+        if name.stem in stems[name.parent]:
             report.skip(str(name), TWIN)
         else:
-            stems.add(name.stem)
+            stems[name.parent].add(name.stem)
             yield name
 
 
