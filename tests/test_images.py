@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import os
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from humanpose3d.images import UnreadableImage, ahead, find_images, image_bytes, read_image, without_twins
+from humanpose3d.images import UnreadableImage, ahead, find_images, image_bytes, read_image, usable
 from humanpose3d.reports import StageReport
 from humanpose3d.video import write_video
 
@@ -143,10 +144,18 @@ def test_a_missing_folder_and_a_file_in_its_place_are_told_apart(tmp_path: Path)
 def test_images_that_would_share_a_result_are_named() -> None:
     report = StageReport("test")
     names = [Path(name) for name in ("a/1.jpg", "a/1.mp4/000000", "a/1.png", "a/2.png", "b/1.jpg")]
-    assert list(without_twins(names, report)) == [name for name in names if name.name != "1.png"]
+    assert list(usable(names, report)) == [name for name in names if name.name != "1.png"]
     assert report.skipped == {"same name as another image but for its ending": ["a/1.png"]}
     mixed = [Path(name) for name in ("a/1.jpg", "b/1.jpg", "a/1.png")]
-    assert list(without_twins(mixed, report, by_folder=False)) == mixed[:2]
+    assert list(usable(mixed, report, by_folder=False)) == mixed[:2]
+
+
+def test_names_that_no_result_can_be_filed_by_are_named() -> None:
+    report = StageReport("test")
+    names = [Path(os.fsdecode(name)) for name in (b"caf\xe9.jpg", b"x" * 221 + b".jpg", "café.jpg".encode())]
+    assert list(usable(names, report)) == names[2:]
+    ((reason, named),) = report.skipped.items()
+    assert "not UTF-8" in reason and named == ["caf\\udce9.jpg", "x" * 221 + ".jpg"]
 
 
 def test_reading_ahead_keeps_the_order_and_its_distance() -> None:

@@ -7,6 +7,7 @@ import os
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import av
 import cv2
@@ -15,12 +16,12 @@ import pytest
 import torch
 from PIL import Image
 
-from humanpose3d import Pipeline
+from humanpose3d import Pipeline, inference, takes
 from humanpose3d.camera import Camera, camera_to_pixel
 from humanpose3d.dataset.keypoint_batches import KeypointDecoder
 from humanpose3d.files import sole_writer
-from humanpose3d.images import exif_focal_px, read_image
-from humanpose3d.inference import infer
+from humanpose3d.images import TWIN, UnreadableImage, exif_focal_px, read_image
+from humanpose3d.inference import GATHERED, infer
 from humanpose3d.model_config import model_config
 from humanpose3d.models import build_model
 from humanpose3d.models.checkpoint import PACKAGED, load_model, save_model
@@ -29,7 +30,7 @@ from humanpose3d.sample import PoseSample
 from humanpose3d.skeletons import H36M_17
 from humanpose3d.sources import mocap
 from humanpose3d.studio.mocap import write_mocap
-from humanpose3d.video import write_video
+from humanpose3d.video import count_frames, write_video
 from tests.browser import part
 
 PICTURES = ("original.jpg", "2d_overlay.jpg", "depth.png", "3d_pose.png", "combined_viz.png")
@@ -465,6 +466,68 @@ def test_a_folder_goes_on_where_a_run_was_stopped(request_: dict, photos: Path) 
     os.utime(photos / "a.jpg")
     assert infer(**request_, max_people=1).counts["images"] == 2, "other settings"
     assert infer(**request_, max_people=1, overwrite=True).counts["images"] == 2
+
+
+def test_a_take_whose_end_failed_is_done_again(request_: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "films").mkdir()
+    clip, folder = tmp_path / "films" / "clip.mp4", request_["output_folder"] / "clip.mp4"
+    write_video(clip, (np.full((64, 96, 3), 40 * n, np.uint8) for n in range(5)), 10.0)
+    request = {**request_, "input_folder": None, "input": [str(clip)], "visualize": True, "export": ["bvh"]}
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk is full"):
+        patch.setattr(takes, "write_video", Mock(side_effect=OSError("disk is full")))
+        infer(**request)
+    assert (folder / "000004.json").is_file()
+    (folder / "person_999.bvh").write_text("of an earlier run")
+    assert infer(**request).counts["images"] == 5
+    assert count_frames(folder / "annotated.mp4") == 5 and not (folder / "person_999.bvh").exists()
+    assert infer(**request).counts["complete_before"] == 5
+    assert infer(**request, frame_step=2).counts["images"] == 3, "another take"
+
+
+def test_a_frame_that_cannot_be_read_is_named_each_time_and_the_take_done_once(
+    request_: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "films").mkdir()
+    clip = tmp_path / "films" / "clip.mp4"
+    write_video(clip, (np.full((64, 96, 3), 40 * n, np.uint8) for n in range(5)), 10.0)
+    read = inference.read_image
+
+    def damaged(path: Path) -> np.ndarray:
+        if path.name == "000003":
+            raise UnreadableImage("damaged there")
+        return read(path)
+
+    monkeypatch.setattr(inference, "read_image", damaged)
+    request = {**request_, "input_folder": None, "input": [str(clip)]}
+    first, again = infer(**request), infer(**request)
+    assert first.counts["images"] == 4 and first.skipped["unreadable image"] == ["clip.mp4/000003 (damaged there)"]
+    assert again.counts["complete_before"] == 4 and again.skipped["unreadable image"] == ["clip.mp4/000003 (as before)"]
+
+
+def test_inputs_by_dots_and_patterns_leave_results_and_their_folder_alone(
+    request_: dict, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    up = os.path.relpath(photos)
+    request = {**request_, "input_folder": None, "output_folder": Path("results")}
+    assert infer(**request, input=[f"{up}/a.jpg", str(photos / "sub" / "b.png")]).counts["images"] == 2
+    assert Path("results/a.json").is_file() and Path("results/sub/b.json").is_file()
+    assert [path.name for path in Path().iterdir()] == ["results"], "nothing beside it"
+    Image.new("RGB", (64, 48)).save("own.jpg")
+    assert infer(**request, input=["**/*.jpg"], visualize=True).inputs == 1, "none of the results"
+    with pytest.raises(ValueError, match=r"no images in results/\*.jpg"):
+        infer(**request, input=["results/*.jpg"])
+
+
+def test_images_of_one_name_are_gathered_once(request_: dict, photos: Path) -> None:
+    Image.open(photos / "sub" / "b.png").save(photos / "a.png")
+    report = infer(
+        **request_ | {"input_folder": None}, input=[str(photos / name) for name in ("a.jpg", "sub/b.png", "a.png")]
+    )
+    assert report.skipped == {TWIN: ["a.png"]} and report.counts["images"] == 2
+    with np.load(request_["output_folder"] / GATHERED) as gathered:
+        assert set(gathered["image"]) == {"a.jpg", "sub/b.png"}
 
 
 def test_files_patterns_and_videos_are_inputs_too(request_: dict, photos: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ files and folders tell whose they are.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import re
@@ -25,6 +26,7 @@ except ImportError:  # Windows
 
 PART = ".part"  # ends the name of a file that is still being written; stores do not list it
 SCRATCH = "hp3d-scratch-"
+LONGEST_NAME = 120  # bytes that a temporary name repeats: file systems allow 255 with the rest of it
 
 _HOST = re.sub(r"[^A-Za-z0-9]", "_", platform.node())  # folders may be shared between machines
 _OWNED_PART = re.compile(rf"\..*\.{_HOST}-(?P<pid>\d+)-\d+{re.escape(PART)}", re.DOTALL)
@@ -50,7 +52,8 @@ def part_path(path: Path) -> Path:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path.parent, _OWNED_PART)
-    return path.with_name(f".{path.name}.{_HOST}-{os.getpid()}-{threading.get_ident()}{PART}")
+    name = path.name if len(os.fsencode(path.name)) <= LONGEST_NAME else hashlib.md5(os.fsencode(path.name)).hexdigest()
+    return path.with_name(f".{name}.{_HOST}-{os.getpid()}-{threading.get_ident()}{PART}")
 
 
 @contextmanager

@@ -36,8 +36,10 @@ TURNS = {  # what makes the others upright (EXIF 2.32, 4.6.4)
 }
 EXIF_IFD, FOCAL_35MM, FOCAL_MM, PIXELS_WIDE = 0x8769, 0xA405, 0x920A, 0xA002
 PLANE_RESOLUTION, PLANE_UNIT = 0xA20E, 0xA210
+LONGEST_NAME = 220  # bytes, without the ending: file systems allow 255, and results have longer endings
 FILM_DIAGONAL_MM = float(np.hypot(36.0, 24.0))
 TWIN = "same name as another image but for its ending"
+MISNAMED = f"a name that is not UTF-8, or beyond {LONGEST_NAME} bytes; rename it"
 # From half the limit on Pillow warns, in two lines with a path of its own; beyond the limit read_image says what to do.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 EXTENSIONS = frozenset(".jpg .jpeg .jpe .png .bmp .webp .tif .tiff .gif .ppm .pgm .jp2".split())
@@ -73,9 +75,11 @@ def find_images(folder: Path, *, leave_out: Collection[Path] = (), frame_step: i
 def find_inputs(inputs: Sequence[str], *, leave_out: Collection[Path] = (), frame_step: int = 1) -> list[Path]:
     """All images that folders, files, videos and patterns (with * ? [) name, each once, in the order of the request.
 
-    frame_step: every n-th frame of each video. FileNotFoundError, ValueError name the request that gives nothing.
+    Absolute paths. leave_out: folders that neither a folder nor a pattern finds anything in. frame_step: every n-th
+    frame of each video. FileNotFoundError, ValueError name the request that gives nothing.
     """
     found: dict[Path, None] = {}
+    closed = {path.resolve() for path in leave_out}
     for request in inputs:
         path = Path(request)
         matches = [path] if path.exists() else [Path(match) for match in sorted(glob.glob(request, recursive=True))]
@@ -84,7 +88,9 @@ def find_inputs(inputs: Sequence[str], *, leave_out: Collection[Path] = (), fram
                 f"{request} is missing; give a folder, an image, a video or a pattern such as 'a/*.jpg'"
             )
         gives_any = False
-        for match in matches:
+        for match in map(absolute, matches):
+            if not path.exists() and closed.intersection((match.resolve(), *match.resolve().parents)):
+                continue
             for image in _images_of(match, leave_out, frame_step, is_meant=len(matches) == 1):
                 found[image], gives_any = None, True
         if not gives_any:
@@ -100,6 +106,11 @@ def _images_of(match: Path, leave_out: Collection[Path], frame_step: int, *, is_
         yield from (frame_path(match, frame) for frame in frames_of(match, frame_step))
     elif is_meant or match.suffix.lower() in EXTENSIONS:
         yield match
+
+
+def absolute(path: Path) -> Path:
+    """One place, one path; links keep their names unless a `..` comes after them."""
+    return path.resolve() if ".." in path.parts else path.absolute()
 
 
 def common_folder(paths: Sequence[Path]) -> Path:
@@ -233,13 +244,16 @@ def ahead(pool: ThreadPoolExecutor, do: Callable[[A], B], items: Iterable[A], nu
         yield waiting.popleft().result()
 
 
-def without_twins(names: Iterable[Path], report: StageReport, *, by_folder: bool = True) -> Iterator[Path]:
-    """The names without those whose results would be another's, such as a.png beside a.jpg; the report names them.
+def usable(names: Iterable[Path], report: StageReport, *, by_folder: bool = True) -> Iterator[Path]:
+    """The names that results can be filed by; the others the report names: TWIN, a.png beside a.jpg, and MISNAMED.
 
     by_folder: those of a folder follow each other, and only its names are kept in memory.
     """
     stems = defaultdict[Path, set[str]](set)
     for name in names:
+        if not _is_utf8(str(name)) or len(name.stem.encode()) > LONGEST_NAME:
+            report.skip(str(name).encode(errors="backslashreplace").decode(), MISNAMED)
+            continue
         if split_frame_path(name):  # a video's ending is part of its frames' names
             yield name
             continue
@@ -250,6 +264,14 @@ def without_twins(names: Iterable[Path], report: StageReport, *, by_folder: bool
         else:
             stems[name.parent].add(name.stem)
             yield name
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def batches(items: Iterable[A], size: int) -> Iterator[list[A]]:

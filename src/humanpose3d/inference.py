@@ -23,6 +23,7 @@ from humanpose3d.camera import Camera, camera_to_pixel
 from humanpose3d.files import make_folder, sole_writer, write_report, write_whole
 from humanpose3d.images import (
     UnreadableImage,
+    absolute,
     ahead,
     batches,
     common_folder,
@@ -30,14 +31,14 @@ from humanpose3d.images import (
     find_images,
     find_inputs,
     read_image,
-    without_twins,
+    usable,
 )
 from humanpose3d.models.checkpoint import load_model
 from humanpose3d.models.onnx_export import export_onnx
 from humanpose3d.pipeline import BODY_MODEL, Bodies, Chosen, JointDefinitions, Lifter, Picture, Pipeline, Result, Seen
 from humanpose3d.reports import Progress, StageReport, progress
 from humanpose3d.skeletons import HAND_21
-from humanpose3d.takes import Videos
+from humanpose3d.takes import Videos, finished_frames
 from humanpose3d.tracks import with_tracks
 from humanpose3d.video import split_frame_path
 from humanpose3d.visualize import panels
@@ -50,6 +51,7 @@ from humanpose3d.webcam import film_webcam, webcam_number
 
 WRITERS = 2
 VIEWER, RERUN, GATHERED = "viewer.html", "people.rrd", "predictions.npz"
+JOINTS = "_pred_joints3d.npy"  # ends the name of an image's joints
 RECORDINGS = "recordings"  # of webcams
 KINDS = {"image": np.str_, "person": np.int32, "track": np.int32}  # of predictions.npz; the others are float32
 JPEG = (cv2.IMWRITE_JPEG_QUALITY, 92)
@@ -130,6 +132,7 @@ def infer(
     } | pipeline.settings
     request = hashlib.sha256(orjson.dumps(settings, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
     report.inputs = len(names)
+    names = list(usable(names, report, by_folder=False))
     make_folder(target)
     cameras: Counter[str] = Counter()
     scenes: list[Scene] = []
@@ -138,7 +141,7 @@ def infer(
             path = target / f"{Path(checkpoint_path).stem}.onnx"
             off_m = export_onnx(load_model(checkpoint_path).model, path)
             report.note(f"{path}: ONNX Runtime agrees with it to {off_m:.1g} m")
-        complete = set() if overwrite else _complete(source, names, target, request)
+        complete = set() if overwrite else _complete(source, names, target, request, report)
 
         def write(result: Result) -> None:
             make_folder(target / result.name.parent)
@@ -155,14 +158,14 @@ def infer(
                 draws=visualize,
                 exports_bvh="bvh" in export,
                 skeletons=(lifter.keypoint_skeleton, lifter.skeleton),
+                request=request,
             ) as videos,
             recording as recorded,
             ThreadPoolExecutor(WRITERS) as writers,
             progress("infer", len(names)) as bar,
         ):
             waiting: deque[Future[None]] = deque()
-            todo = without_twins(names, report)
-            seen = _looked_at(pipeline, source, todo, complete, batch_size, report, bar)
+            seen = _looked_at(pipeline, source, names, complete, batch_size, report, bar)
             seen = with_tracks(seen, source, window=lifter.window, frame_step=frame_step)
             for result in _lifted(pipeline, seen, batch_size):
                 result = videos.follow(result)
@@ -220,7 +223,6 @@ def _looked_at(
 
     with ThreadPoolExecutor(2) as readers:
         for batch in batches(ahead(readers, read, names, 2 * batch_size), batch_size):
-            report.count("complete_before", sum(each is None for each in batch))
             for each in batch:
                 if each is not None and not isinstance(each, Picture):
                     report.skip(f"{each[0]} ({each[1]})", "unreadable image")
@@ -277,6 +279,8 @@ def _gathered(target: Path, names: Sequence[Path]) -> bytes:
             told = orjson.loads((target / name.parent / f"{name.stem}.json").read_bytes())
         except FileNotFoundError:
             continue  # it was left out
+        if told["image"] != str(name):
+            continue  # of another run's image, with another ending
         joints = told["joints"]
         for number, person in enumerate(told["people"]):
             values = {**person, "image": str(name), "person": number, "focal_px": told["camera"]["focal_px"]}
@@ -322,7 +326,8 @@ def _list_images(folder: Path | None, inputs: Sequence[str], target: Path, frame
     found = find_inputs(
         [*([] if folder is None else [str(folder)]), *inputs], leave_out=[target], frame_step=frame_step
     )
-    base = Path(inputs[0]) if folder is None and len(inputs) == 1 and Path(inputs[0]).is_dir() else common_folder(found)
+    is_one = folder is None and len(inputs) == 1 and Path(inputs[0]).is_dir()
+    base = absolute(Path(inputs[0])) if is_one else common_folder(found)
     in_video = split_frame_path(base / "000000")
     base = in_video[0].parent if in_video else base  # the results of a video lie in a folder of its name
     for place, path in enumerate(found):  # where they stand: a second list of a large folder is not made
@@ -330,20 +335,40 @@ def _list_images(folder: Path | None, inputs: Sequence[str], target: Path, frame
     return base, found
 
 
-def _complete(source: Path, names: Sequence[Path], target: Path, request: str) -> set[Path]:
-    """Those that need not be done again. A video is done as a whole: who is who follows from all its frames."""
-    done = {name for name in names if _is_complete(source / name, target / name.parent / f"{name.stem}.json", request)}
-    broken = {name.parent for name in names if name not in done and split_frame_path(name)}
-    return {name for name in done if name.parent not in broken or not split_frame_path(name)} if broken else done
+def _complete(source: Path, names: Sequence[Path], target: Path, request: str, report: StageReport) -> set[Path]:
+    """Those that need not be done again, and of videos that are done the frames that cannot be read, named anew.
+
+    A video is done as a whole: who is who follows from all its frames.
+    """
+    done = {name for name in names if _is_complete(source, name, target, request)}
+    unreadable: set[Path] = set()
+    videos: dict[Path, list[Path]] = {}
+    for name in names:
+        if split_frame_path(name):
+            videos.setdefault(name.parent, []).append(name)
+    for video, frames in videos.items():
+        finished = finished_frames(target / video, request)
+        missing = [name for name in frames if name not in done]
+        if finished is None or finished != {name.name for name in frames} - {name.name for name in missing}:
+            done.difference_update(frames)
+            continue
+        for name in missing:
+            report.skip(f"{name} (as before)", "unreadable image")
+        unreadable.update(missing)
+    report.count("complete_before", len(done))
+    return done | unreadable
 
 
-def _is_complete(image: Path, result: Path, request: str) -> bool:
+def _is_complete(source: Path, name: Path, target: Path, request: str) -> bool:
     """An earlier run with the same settings has written the result, and the image is no newer."""
-    in_video = split_frame_path(image)
+    in_video = split_frame_path(source / name)
+    image, result = in_video[0] if in_video else source / name, target / name.parent / f"{name.stem}.json"
     try:
-        is_newer = (in_video[0] if in_video else image).stat().st_mtime > result.stat().st_mtime
-        return not is_newer and orjson.loads(result.read_bytes()).get("request") == request
-    except (OSError, ValueError, AttributeError):
+        if image.stat().st_mtime > result.stat().st_mtime or not result.with_name(f"{name.stem}{JOINTS}").exists():
+            return False
+        told = orjson.loads(result.read_bytes())
+        return told["request"] == request and told["image"] == str(name)
+    except (OSError, ValueError, LookupError, TypeError):
         return False
 
 
@@ -357,7 +382,7 @@ def _write_result(target: Path, result: Result, lifter: Lifter, legacy_npy: bool
         joints = first.astype(np.float32)
     buffer = io.BytesIO()
     np.save(buffer, joints, allow_pickle=False)
-    write_whole(folder / f"{stem}_pred_joints3d.npy", buffer.getvalue())
+    write_whole(folder / f"{stem}{JOINTS}", buffer.getvalue())
     options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
     write_whole(folder / f"{stem}.json", orjson.dumps(_to_json(result, lifter) | {"request": request}, option=options))
 

@@ -32,7 +32,7 @@ from humanpose3d.frames import (
     open_frames,
     open_sidecars,
 )
-from humanpose3d.images import TWIN, UnreadableImage, batches, without_twins
+from humanpose3d.images import MISNAMED, TWIN, UnreadableImage, batches, usable
 from humanpose3d.remotes import Store, open_store
 from humanpose3d.reports import Progress, StageReport, progress
 from humanpose3d.shards import Shard, write_shard_report
@@ -105,7 +105,7 @@ def preprocess_folders(
             plan.frames.release(outcome.names)
             total.add(outcome, report)
             bar.advance(outcome.frames)
-    report.inputs = total.frames + report.skipped_counts[TWIN]
+    report.inputs = total.frames + report.skipped_counts[TWIN] + report.skipped_counts[MISNAMED]
     report.facts |= {"input": source.location, "output": target.location, "engine": engine, "workers": workers.workers}
     report.facts |= total.facts(report, workers.workers)
     report.summary = _summary(report, target)
@@ -127,7 +127,7 @@ class Plan:
         """This shard's. What is no frame for its name is named in the first shard's report."""
         heard = report if self.shard.number == 1 else StageReport("preprocess")
         names = self.frames.names(self.target, self.frame_step, count_only=count_only)
-        all_batches = batches(map(str, without_twins(names, heard)), self.batch_size)
+        all_batches = batches(map(str, usable(names, heard)), self.batch_size)
         return self.shard.deal(all_batches) if count_only else self.shard.deal(all_batches, self.frames.release)
 
     @contextmanager

@@ -1,4 +1,7 @@
-"""Frames of a video as one take: steadied if asked for, drawn as an annotated video, written as BVH files."""
+"""Frames of a video as one take: steadied if asked for, drawn as an annotated video, written as BVH files.
+
+A take's last file, take.json, says that all of it is there, and of which frames.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from types import TracebackType
 
 import cv2
 import numpy as np
+import orjson
 
 from humanpose3d.bvh import to_bvh
 from humanpose3d.files import write_whole
@@ -21,7 +25,7 @@ from humanpose3d.tracks import DEFAULT_FPS, rate_of
 from humanpose3d.video import split_frame_path, write_video
 from humanpose3d.visualize.panels import draw_keypoints, draw_pose3d
 
-ANNOTATED = "annotated.mp4"  # in a video's folder of results
+ANNOTATED, FINISHED = "annotated.mp4", "take.json"  # in a video's folder of results
 HEIGHT_PX = 480
 AHEAD = 8  # pictures that wait to be encoded
 
@@ -38,12 +42,16 @@ class Videos:
         draws: bool,
         exports_bvh: bool,
         skeletons: tuple[Skeleton, Skeleton],
+        request: str = "",
     ) -> None:
-        """skeletons: of the keypoints and of the 3D joints. ValueError: BVH of other joints than Human3.6M's 17."""
+        """skeletons: of the keypoints and of the 3D joints. request: what `finished_frames` will ask for.
+
+        ValueError: BVH of other joints than Human3.6M's 17.
+        """
         if exports_bvh and skeletons[1] is not H36M_17:
             raise ValueError(f"--export bvh knows the bones of {H36M_17.name}, not of {skeletons[1].name}")
         self.source, self.target, self.smooth, self.draws = source, target, smooth, draws
-        self.exports_bvh, self.skeletons = exports_bvh, skeletons
+        self.exports_bvh, self.skeletons, self.request = exports_bvh, skeletons, request
         self._take: _Take | None = None
 
     def __enter__(self) -> Videos:
@@ -71,6 +79,18 @@ class Videos:
             self._take = None
 
 
+def finished_frames(folder: Path, request: str) -> set[str] | None:
+    """Names of the frames whose take an earlier run of the same request has written whole; None: there is none.
+
+    folder: the video's, of results.
+    """
+    try:
+        told = orjson.loads((folder / FINISHED).read_bytes())
+        return set(told["frames"]) if told["request"] == request else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
 class _Take:
     """One video on its way through."""
 
@@ -81,6 +101,8 @@ class _Take:
         self._film = _Film(videos.target / video / ANNOTATED) if videos.draws else None
         self._motion: dict[int, dict[int, np.ndarray]] = {}  # track -> frame -> joints
         self._last = -1
+        self._frames: list[str] = []
+        (videos.target / video / FINISHED).unlink(missing_ok=True)
 
     def follow(self, result: Result, frame: int) -> Result:
         if self._videos.smooth:
@@ -93,6 +115,7 @@ class _Take:
             step = frame - self._last if self._last >= 0 else 1
             self._film.add(self._picture(result), self._fps / step)
         self._last = frame
+        self._frames.append(result.name.name)
         return result
 
     def _steadied(self, result: Result, time_s: float) -> Result:
@@ -127,9 +150,16 @@ class _Take:
     def end(self, *, is_whole: bool) -> None:
         if self._film is not None:
             self._film.end(is_whole=is_whole)
-        for track, motion in self._motion.items() if is_whole else ():
-            folder = self._videos.target / self.video
+        if not is_whole:
+            return
+        folder = self._videos.target / self.video
+        if self._videos.exports_bvh:
+            for earlier in folder.glob("person_*.bvh"):
+                earlier.unlink()
+        for track, motion in self._motion.items():
             write_whole(folder / f"person_{track}.bvh", self._bvh(motion).encode())
+        finished = {"request": self._videos.request, "frames": self._frames}
+        write_whole(folder / FINISHED, orjson.dumps(finished, option=orjson.OPT_APPEND_NEWLINE))
 
     def _bvh(self, motion: dict[int, np.ndarray]) -> str:
         """With straight lines through the frames that the person is missing in."""

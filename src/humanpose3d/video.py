@@ -157,17 +157,17 @@ class _Reader:
         number = self.count()
         if frame < number:
             raise UnreadableVideo(f"{self.video}: frame {frame} cannot be decoded; {self._next} of {number} can")
-        raise UnreadableVideo(
-            f"{self.video} " + (f"ends before frame {frame}; it has {number} frames" if number else "holds no frames")
-        )
+        raise UnreadableVideo(f"{self.video} ends before frame {frame}; it has {number} frames")
 
     def _seek(self, frame: int) -> None:
         """To the last key frame at or before `frame`, so that decoding on meets it."""
         times = self._times
-        self._frames = self._decoded(times[frame] if frame < len(times) else 0)
+        if not times:
+            raise UnreadableVideo(f"{self.video} holds no frames")
+        self._frames = self._decoded(times[min(frame, len(times) - 1)])
         first = next(self._frames, None)
         if first is None or first.pts is None or (place := bisect_left(times, first.pts)) > frame:
-            self._frames, self._next = self._decoded(times[0] if times else 0), 0  # from the start, one by one
+            self._frames, self._next = self._decoded(times[0]), 0  # from the start, one by one
         else:
             self._frames, self._next = chain([first], self._frames), place
 
