@@ -70,6 +70,20 @@ def test_a_task_that_kills_its_worker_is_left_out_and_the_others_are_done(tmp_pa
     assert done == Counter([*range(8, 13), "not 13", *range(14, 20)])
 
 
+def test_workers_that_cannot_start_are_not_started_for_ever(tmp_path: Path) -> None:
+    with open_engine("local", None, 2, False) as engine, pytest.raises(OSError, match="20 workers ended before one"):
+        list(engine.run(Dying(), [range(start, start + 8) for start in range(0, 800, 8)], list))
+
+
+@dataclass(frozen=True)
+class Dying:
+    """A job that has no room to begin."""
+
+    def __call__(self, worker: int) -> Callable[[range], range]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+
 def test_a_task_that_kills_may_be_cut_into_smaller_ones(tmp_path: Path) -> None:
     with open_engine("local", None, 2, False) as engine:
         done = {task for task, _ in engine.run(Note(tmp_path), [13, 1], lambda task: [2, 3] if task == 13 else task)}

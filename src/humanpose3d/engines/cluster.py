@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from humanpose3d.engines.work import DEATHS, Deadly, Job, R, Server, T, sendable
+from humanpose3d.engines.work import DEATHS, HOPELESS, Deadly, Job, R, Server, T, none_works, sendable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,6 +45,7 @@ def run_on_ray(
     desk = ray.remote(Desk).options(num_cpus=0, scheduling_strategy=here).remote()
     tasks, numbers, again = iter(tasks), count(), deque[T]()
     waiting: dict[int, T] = {}
+    in_vain: int | None = 0  # workers that died; None once a task is done
 
     def hand_out() -> None:
         """Fills up what is waiting; after the last answer says that no more will come."""
@@ -67,9 +68,13 @@ def run_on_ray(
             task = waiting.pop(number)
             ray.get(desk.forget.remote(number))
             if error is None:
+                in_vain = None
                 hand_out()
                 yield answer
             elif isinstance(error, _Deadly):
+                in_vain = None if in_vain is None else in_vain + DEATHS
+                if in_vain == HOPELESS:
+                    raise none_works()
                 instead = deadly(task)
                 again.extend(instead if isinstance(instead, list) else ())
                 hand_out()

@@ -13,7 +13,7 @@ from itertools import count
 from multiprocessing import get_context
 from typing import Any
 
-from humanpose3d.engines.work import DEATHS, Deadly, Job, R, Server, T, sendable
+from humanpose3d.engines.work import DEATHS, HOPELESS, Deadly, Job, R, Server, T, none_works, sendable
 
 
 class WorkerDied(RuntimeError):
@@ -53,6 +53,7 @@ def run_in_processes(
 
     tasks, slots = iter(tasks), [start(number) for number in range(workers)]
     suspects, deaths = deque[T](), Counter[str]()
+    in_vain: int | None = 0  # workers that died; None once a task is done
     try:
         while True:
             for slot in slots:
@@ -66,11 +67,15 @@ def run_in_processes(
                 if any(isinstance(future.exception(), WorkerDied) for future in finished):
                     finished = list(slot.busy)  # they all end now, and some of them well
                     wait(finished)
-                    slots[number] = start(number)
                     slot.worker.close()
+                    in_vain = None if in_vain is None else in_vain + 1
+                    if in_vain == HOPELESS:
+                        raise none_works()
+                    slots[number] = start(number)
                 for future in finished:
                     task = slot.busy.pop(future)
                     if not isinstance(future.exception(), WorkerDied):
+                        in_vain = None
                         yield future.result()
                         continue
                     # One that was alone is to blame; several are tried one by one.

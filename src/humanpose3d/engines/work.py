@@ -15,6 +15,14 @@ Job = Callable[[int], Do[T, R]]  # a worker's number -> what it does; small enou
 Deadly = Callable[[T], list[T] | R]  # what stands for a task that kills whoever does it: smaller tasks, or a result
 AT_ONCE = 3  # tasks a worker has in hand, so that it can read for one, compute another and write a third
 DEATHS = 5  # of workers that were doing nothing else, until a task is held to be what kills them
+HOPELESS = 4 * DEATHS  # of workers, before any has done a single task, until the engine gives up
+
+
+def none_works() -> OSError:
+    return OSError(
+        f"{HOPELESS} workers ended before one had done anything, likely for want of memory; lower --devices (1 works "
+        "in this process, and says what is wrong)"
+    )
 
 
 def sendable(error: BaseException) -> BaseException:
