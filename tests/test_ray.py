@@ -109,10 +109,17 @@ def _name(process: Any) -> str:
 
 
 def test_a_cluster_writes_the_same_bytes_though_its_workers_are_killed(
-    cluster: tuple[str, list[subprocess.Popen]], tmp_path: Path, arguments: dict, one_thread: None
+    cluster: tuple[str, list[subprocess.Popen]],
+    tmp_path: Path,
+    arguments: dict,
+    one_thread: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     address, nodes = cluster
-    preprocess_folders(output_base_directory=tmp_path / "here", **arguments)
+    monkeypatch.chdir(tmp_path)  # whose relative paths mean the same to workers that were started elsewhere
+    for name in ("input_base_directory", "yolo_model", "depth_model"):
+        arguments[name] = os.path.relpath(arguments[name])
+    preprocess_folders(output_base_directory="here", **arguments)
     stop, killed = threading.Event(), []
 
     def kill() -> None:
@@ -126,7 +133,7 @@ def test_a_cluster_writes_the_same_bytes_though_its_workers_are_killed(
     killer.start()
     try:
         report = preprocess_folders(
-            output_base_directory=tmp_path / "there", **arguments, engine="ray", address=address, devices=-1
+            output_base_directory="there", **arguments, engine="ray", address=address, devices=-1
         )
     finally:
         stop.set()

@@ -102,7 +102,7 @@ def _answers(
         _dealer(desk), override_num_blocks=1, num_cpus=0, label_selector={"ray.io/node-id": node}
     )
     done = dealt.map_batches(
-        RayWorker, fn_constructor_args=(desk, job), batch_size=None, batch_format="pyarrow", compute=pool, **needs
+        RayWorker, fn_constructor_args=(desk, job, os.getcwd()), batch_size=None, batch_format="pyarrow", compute=pool, **needs
     )
     for block in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for answer in block["answer"]:
@@ -174,7 +174,10 @@ class Desk:
 class RayWorker:
     """What an actor of the pool does with blocks, in several threads at once."""
 
-    def __init__(self, desk: Any, job: Job) -> None:
+    def __init__(self, desk: Any, job: Job, folder: str) -> None:
+        """folder: that the command was given in, from which its relative paths lead; here it may be missing."""
+        if os.path.isdir(folder):
+            os.chdir(folder)
         self._desk, self._server, self._floor = desk, Server(job, 0), _Floor()
 
     def __call__(self, block: pa.Table) -> pa.Table:

@@ -93,7 +93,7 @@ class LocalStore(Store):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(str(folder))
-        self.folder = folder
+        self.folder = folder.absolute()  # a worker elsewhere may be at home in another folder
 
     @property
     def place(self) -> str:
@@ -144,7 +144,7 @@ class LocalStore(Store):
         self.local_path(name).unlink(missing_ok=True)
 
     def child(self, folder: str) -> Store:
-        return LocalStore(self.folder / folder)
+        return LocalStore(Path(self.location) / folder)
 
     def local_path(self, name: str) -> Path:
         return self.folder / name
