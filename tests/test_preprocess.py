@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -137,6 +138,27 @@ def test_without_depth_there_are_keypoints_only_and_depth_can_follow(
     assert preprocess_folders(frames, tmp_path / "out", **keypoints_only).counts["complete_before"] == 4
     assert preprocess_folders(frames, tmp_path / "out", **networks).counts["frames"] == 4
     assert read_sidecar(tmp_path / "out" / "s1" / "a").depth_m is not None
+
+
+def test_frames_by_other_networks_are_told_and_a_fault_among_new_ones(
+    frames: Path, tmp_path: Path, networks: dict
+) -> None:
+    shutil.copyfile(networks["yolo_model"], tmp_path / "other.pt")
+    renamed = networks | {"yolo_model": str(tmp_path / "other.pt")}
+    preprocess_folders(frames, tmp_path / "out", **networks)
+    assert not preprocess_folders(frames, tmp_path / "out", **networks, precision="bf16").notes
+    kept = preprocess_folders(frames, tmp_path / "out", **renamed)
+    words = (
+        "frames that were complete are by other networks: s1/a.jpg has keypoints by tiny; --overwrite does them again"
+    )
+    assert kept.notes == [words] and kept.exit_code == 0 and kept.counts["complete_before"] == 4
+    (tmp_path / "out/s1/b.json").unlink()
+    assert not preprocess_folders(frames, tmp_path / "out", **renamed).faults, "the same weights by another name"
+    (tmp_path / "out/s1/b.json").unlink()
+    mixed = preprocess_folders(frames, tmp_path / "out", **networks, depth_on="crop")
+    assert "s1/a.jpg has depth of the frame" in mixed.faults[0] and mixed.exit_code == 1
+    whole = preprocess_folders(frames, tmp_path / "out", **networks, depth_on="crop", overwrite=True)
+    assert whole.exit_code == 0 and not whole.notes
 
 
 def test_sidecars_may_lie_beside_or_below_the_images(frames: Path, tmp_path: Path, networks: dict) -> None:

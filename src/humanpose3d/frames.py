@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -19,11 +20,12 @@ import numpy as np
 from humanpose3d.files import PART, make_folder, scratch_folder
 from humanpose3d.images import UnreadableImage, ahead, find_images, frames_of, is_image, read_image
 from humanpose3d.remotes import LocalStore, RcloneStore, RemoteError, Store
-from humanpose3d.sidecars import SidecarFiles, is_complete, sidecar_paths, write_sidecar
+from humanpose3d.sidecars import SidecarFiles, estimators_in, is_complete, sidecar_paths, write_sidecar
 from humanpose3d.video import frame_path, is_video, split_frame_path
 
 GIVE_UP_AFTER = 16  # files in a row that a remote did not give, or take, whatever the retries: it is gone
 FOLDERS_KNOWN = 64  # of the output on a remote whose listings are kept: those of the batches in hand
+ASKED_AT_MOST = 100  # sidecars on a remote that are read to see whose work they are, by each worker
 VIDEOS_KEPT = 2  # that a worker fetched for itself and has no batch of: its next one may well be of them
 Encoded = Path | bytes  # a frame not yet decoded: where it lies, or what is in its file
 
@@ -213,6 +215,10 @@ class LocalSidecars:
     def is_complete(self, name: str, *, depth: bool) -> bool:
         return is_complete(self.store.folder / Path(name).with_suffix(""), depth=depth)
 
+    def estimators(self, name: str) -> dict[str, dict[str, Any]]:
+        """Whose work a complete frame is; {} where nobody knows."""
+        return estimators_in((self.store.folder / Path(name).with_suffix(".json")).read_bytes())
+
     def write(self, name: str, files: SidecarFiles) -> None:
         """NotWritten: this one cannot be. OSError: nor can others."""
         stem = self.store.folder / Path(name).with_suffix("")
@@ -225,7 +231,7 @@ class RemoteSidecars:
 
     def __init__(self, store: RcloneStore) -> None:
         self.store, self.at_once = store, store.files_at_once
-        self._streak = Streak()
+        self._streak, self._asked = Streak(), 0
         self._listed, self._listing = OrderedDict[Path, dict[str, int]](), threading.Lock()
 
     def open(self) -> None:
@@ -239,6 +245,17 @@ class RemoteSidecars:
         json_path, png_path = sidecar_paths(stem.parent, stem.name)
         there = self._files_in(stem.parent)
         return all(there.get(path.name) for path in ([json_path, png_path] if depth else [json_path]))
+
+    def estimators(self, name: str) -> dict[str, dict[str, Any]]:
+        """Of the first ASKED_AT_MOST that it is asked for: each costs a reading."""
+        self._asked += 1
+        if self._asked > ASKED_AT_MOST:
+            return {}
+        path = Path(name).with_suffix(".json")
+        try:
+            return estimators_in(_folder(self.store, path.parent).read_bytes(path.name))
+        except (FileNotFoundError, RemoteError):
+            return {}
 
     def write(self, name: str, files: SidecarFiles) -> None:
         stem = Path(name).with_suffix("")

@@ -106,6 +106,7 @@ def preprocess_folders(
             total.add(outcome, report)
             bar.advance(outcome.frames)
     report.inputs = total.frames + report.skipped_counts[TWIN] + report.skipped_counts[MISNAMED]
+    total.compare(report)
     report.facts |= {"input": source.location, "output": target.location, "engine": engine, "workers": workers.workers}
     report.facts |= total.facts(report, workers.workers)
     report.summary = _summary(report, target)
@@ -161,6 +162,7 @@ class Outcome:
     network_s: float = 0.0
     load_s: float = 0.0  # until its worker's networks were ready
     notes: list[str] = field(default_factory=list)
+    others: str = ""  # the frame that was complete, and whose other work it is
     estimators: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -233,7 +235,10 @@ class FrameWorker:
         job, outcome = self.job, Outcome(names)
         missing = set(names) if job.overwrite else {name for name in names if not self._is_complete(name)}
         outcome.counts["complete_before"] = len(names) - len(missing)
+        complete = next((name for name in names if name not in missing), None)
+        before = {} if complete is None else self._target.estimators(complete)
         if not missing:
+            outcome.others = self._others(complete, before)
             return outcome
         # The others of its batch too: what is found in one depends, in its last bits, on its company.
         fetched = dict(zip(names, self._fetchers.map(self._fetch, names), strict=True))
@@ -245,7 +250,12 @@ class FrameWorker:
             self._source.finish(names)
             made = self._find({name: seen[name] for name in names if name in seen}, missing, outcome)
         self._write(made, outcome)
+        outcome.others = self._others(complete, before)
         return outcome
+
+    def _others(self, name: str | None, estimators: dict[str, dict[str, Any]]) -> str:
+        told = (self._networks or self.job.networks(self.job.device)).others(estimators)
+        return f"{name} has {' and '.join(told)}" if told else ""
 
     def _is_complete(self, name: str) -> bool:
         return self._target.is_complete(name, depth=self.job.depth_model is not None)
@@ -371,17 +381,26 @@ class Total:
     def __init__(self) -> None:
         self.frames, self._network_s, self._load_s = 0, 0.0, 0.0
         self._estimators: dict[str, Any] = {}
+        self._others = ""
 
     def add(self, outcome: Outcome, report: StageReport) -> None:
         self.frames += outcome.frames
         self._network_s += outcome.network_s
         self._load_s = max(self._load_s, outcome.load_s)
         self._estimators = outcome.estimators or self._estimators
+        self._others = self._others or outcome.others
         report.counts.update(outcome.counts)
         for name, reason in outcome.skipped:
             report.skip(name, reason)
         for note in outcome.notes:
             report.note(note)
+
+    def compare(self, report: StageReport) -> None:
+        """Says where frames that were complete are by other networks: a fault where they lie among new ones."""
+        if self._others:
+            (report.fault if report.counts["frames"] else report.note)(
+                f"frames that were complete are by other networks: {self._others}; --overwrite does them again"
+            )
 
     def facts(self, report: StageReport, workers: int) -> dict[str, Any]:
         """network_share: of the time since the networks were loaded, the part in which they worked."""

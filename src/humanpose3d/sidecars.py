@@ -112,6 +112,14 @@ def is_complete(path_stem: Path, *, depth: bool) -> bool:
         return False
 
 
+def estimators_in(content: bytes) -> dict[str, dict[str, Any]]:
+    """Whose work a sidecar's JSON is; {} where it does not say."""
+    try:
+        return dict(orjson.loads(content)["estimators"])
+    except (KeyError, TypeError, ValueError):
+        return {}
+
+
 def encode_depth_png(depth_m: np.ndarray) -> bytes:
     """[h w] metres -> 16-bit grey PNG in millimetres. NaN and negative become 0 (unknown); 65.535 m saturates."""
     done, buffer = cv2.imencode(".png", _millimetres(depth_m), PNG_PARAMETERS)

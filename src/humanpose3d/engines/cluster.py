@@ -102,7 +102,12 @@ def _answers(
         _dealer(desk), override_num_blocks=1, num_cpus=0, label_selector={"ray.io/node-id": node}
     )
     done = dealt.map_batches(
-        RayWorker, fn_constructor_args=(desk, job, os.getcwd()), batch_size=None, batch_format="pyarrow", compute=pool, **needs
+        RayWorker,
+        fn_constructor_args=(desk, job, os.getcwd()),
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=pool,
+        **needs,
     )
     for block in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for answer in block["answer"]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -58,6 +59,23 @@ class CueNetworks:
         self.flip_test, self.depth_on, self.speed = flip_test, depth_on, speed
         self.provenance: dict[str, dict[str, Any]] = {}
         self._loaded: tuple[YoloKeypoints | HourglassKeypoints, DepthProDepth | None] | None = None
+
+    def others(self, estimators: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """What in a sidecar's `estimators` isn't by these networks: "keypoints by yolo11x-pose", ...
+
+        Told by their weights once they are loaded; before, by their names.
+        """
+        yolo_model, depth_model, _ = self.names
+        keypoints = yolo_model if self.hourglass is None else f"hourglass {Path(self.hourglass).stem}"
+        asked: dict[str, dict[str, Any]] = self.provenance or {
+            "keypoints": {"name": keypoints} | ({} if self.hourglass is None else {"boxes": {"name": yolo_model}}),
+            **({} if depth_model is None else {"depth": {"name": depth_model}}),
+        }
+        found = {role: by for role, by in estimators.items() if role in asked}
+        told = [f"{role} by {by['name']}" for role, by in found.items() if not _is_same(by, asked[role])]
+        if self.depth_on != (found["depth"].get("on", "frame") if "depth" in found else self.depth_on):
+            told.append(f"depth of the {found['depth'].get('on', 'frame')}")
+        return told
 
     def load(self) -> tuple[YoloKeypoints | HourglassKeypoints, DepthProDepth | None]:
         if self._loaded is None:
@@ -119,6 +137,18 @@ class CueNetworks:
             focal_px=None if estimate is None else round(estimate.focal_px, 3),
             estimators=self.provenance,
         )
+
+
+def _is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    if "sha256" in one and "sha256" in other:
+        is_same = one["sha256"] == other["sha256"]
+    else:
+        is_same = Path(one["name"]).name.removesuffix(".pt") == Path(other["name"]).name.removesuffix(".pt")
+    return (
+        is_same
+        and ("boxes" in one) == ("boxes" in other)
+        and ("boxes" not in one or _is_same(one["boxes"], other["boxes"]))
+    )
 
 
 def region_of(people: Sequence[Person], image_hw: tuple[int, ...]) -> Region:
