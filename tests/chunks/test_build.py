@@ -222,6 +222,19 @@ def test_faulty_frames_are_left_out_named_and_counted(corpus: Corpus, tmp_path: 
     assert report.exit_code == 1
 
 
+def test_keypoints_of_another_joint_order_are_not_mixed_in(corpus: Corpus, tmp_path: Path) -> None:
+    person = corpus.person(corpus.frames[3])
+    others = dataclasses.replace(
+        person, keypoints_px=person.keypoints_px[:16], keypoint_score=person.keypoint_score[:16]
+    )
+    corpus.write_cues(corpus.frames[3], [others], keypoint_skeleton="mpii_16")
+    report = build(corpus, tmp_path / "out", window=3)
+    reason = "its keypoints are mpii_16, the others' coco_17; run preprocess.py --overwrite"
+    assert report.skipped[reason] == [corpus.frames[3].key]
+    windows = [sample.keypoint_window for sample in samples_in(tmp_path / "out", tmp_path)]
+    assert len(windows) == 11 and np.isnan(windows[2][2]).any() and np.isnan(windows[3][0]).any()  # type: ignore[index]
+
+
 def test_the_threshold_decides_how_far_off_a_detection_may_be(corpus: Corpus, tmp_path: Path) -> None:
     for frame in corpus.frames:
         corpus.write_cues(frame, [corpus.person(frame, 5.0)])

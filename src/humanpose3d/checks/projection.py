@@ -213,34 +213,6 @@ def _padded(columns: Columns) -> np.ndarray:
     return padded
 
 
-def _as_scale(case: Case, both: Both, region: Region, rows: np.ndarray, off: np.ndarray, miss: np.ndarray) -> bool:
-    """Poses that are too large or too small about their roots, by one factor for all."""
-    columns = case.columns
-    joints_m = _padded(columns)
-    roots = np.array([skeleton.root_index if skeleton and skeleton.root else -1 for skeleton in columns.skeletons])
-    if (roots[off] < 0).any():
-        return False
-    root_m = joints_m[np.arange(len(columns)), roots][:, None]
-    scale, _ = _similarity(both)
-    factor = typical(scale, off)
-    left = typical(both.miss(of_3d=rays_of(root_m + factor * (joints_m - root_m))), off)
-    about_lens = typical(both.miss(of_3d=both.of_3d * factor), off)
-    if left > min(SHIFT_LEAVES * typical(miss, off), about_lens):
-        return False
-    case.blame(
-        "scale",
-        region,
-        f"3D poses are {abs(1 / factor - 1):.1%} too {'large' if factor < 1 else 'small'} about their roots for the 2D"
-        f" labels: scaled, they lie {left:.1%} of the person's size from them instead of {typical(miss, off):.1%}",
-        rows,
-        badness=miss,
-        measured=1 / factor,
-        expected=1.0,
-        unit="times",
-    )
-    return True
-
-
 def _as_lens(case: Case, both: Both, region: Region, rows: np.ndarray, off: np.ndarray, miss: np.ndarray) -> bool:
     """A shift in each sample is a principal point that is off, a zoom about it a focal length; both, as after a crop
     that the camera was not told of, are the principal point's too."""

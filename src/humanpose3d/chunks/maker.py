@@ -86,13 +86,17 @@ class SampleMaker:
 
     def _sidecar(self, frame: LabelledFrame, stem: Path) -> Sidecar | None:
         try:
-            return read_sidecar(stem)
+            sidecar = read_sidecar(stem)
         except FileNotFoundError:
             if self.cues == "optional":
                 return None
             raise BadSample(frame.key, "no sidecar of preprocess.py") from None
         except ValueError:
             raise BadSample(frame.key, "broken sidecar; run preprocess.py --overwrite") from None
+        if sidecar.keypoint_skeleton != self.keypoint_skeleton:
+            reason = f"its keypoints are {sidecar.keypoint_skeleton}, the others' {self.keypoint_skeleton}"
+            raise BadSample(frame.key, f"{reason}; run preprocess.py --overwrite")
+        return sidecar
 
     def _person(self, frame: LabelledFrame, sidecar: Sidecar) -> Person | None:
         """The detection that is the labelled person's; without one, Unmatched or None, as `cues` says."""

@@ -63,20 +63,21 @@ class Tracks:
         for direction in (-1, 1):
             last = person
             for step in range(1, half + 1):
-                found = _nearest(self._people_of(_neighbour(stem, direction * step)), last)
+                found = _nearest(self._people_of(_neighbour(stem, direction * step), skeleton), last)
                 if found is not None:
                     track[half + direction * step] = np.column_stack([found.keypoints_px, found.keypoint_score])
                     last = found
         return track
 
-    def _people_of(self, stem: Path | None) -> tuple[Person, ...]:
+    def _people_of(self, stem: Path | None, skeleton: str) -> tuple[Person, ...]:
         if stem is None:
             return ()
         if stem not in self._people:
             if len(self._people) >= SIDECARS_KEPT:
                 del self._people[next(iter(self._people))]  # the oldest
             try:
-                self._people[stem] = tuple(read_sidecar(stem, depth=False).people)
+                sidecar = read_sidecar(stem, depth=False)
+                self._people[stem] = tuple(sidecar.people) if sidecar.keypoint_skeleton == skeleton else ()
             except (FileNotFoundError, ValueError):
                 self._people[stem] = ()  # a gap in the window; the frame's own sample reports it
         return self._people[stem]
