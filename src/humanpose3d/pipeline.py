@@ -32,7 +32,7 @@ from humanpose3d.models.smpl_body import SmplBody, load_bodies
 from humanpose3d.rotations import matrix_to_axis_angle
 from humanpose3d.sample import PoseSample, make_key
 from humanpose3d.sidecars import Person, Sidecar
-from humanpose3d.skeletons import COCO_17, HAND_21, get_skeleton
+from humanpose3d.skeletons import HAND_21, get_skeleton
 
 JointDefinitions = Literal["auto", "trained", "human36m"]
 Chosen = Literal["all", "largest", "first"]
@@ -378,8 +378,7 @@ def _samples(seen: Seen) -> list[PoseSample]:
 
 
 def _hands(result: Result, network: HourglassJoints) -> list[Hand]:
-    people = result.cues.people if result.cues.keypoint_skeleton == COCO_17.name else ()
-    views = hand_views(result.image, people)
+    views = hand_views(result.image, result.cues.people, get_skeleton(result.cues.keypoint_skeleton))
     found = network.find([view for _, _, view in views])
     return [
         Hand(person, side, view.box_px.astype(np.float32), points, score)

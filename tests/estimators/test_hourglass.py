@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from humanpose3d.models.checkpoint import save_model
 from humanpose3d.models.common import GaussianHeatmapGenerator
 from humanpose3d.models.hourglass import StackedHourglass
 from humanpose3d.sidecars import Person
-from humanpose3d.skeletons import COCO_17
+from humanpose3d.skeletons import COCO_17, MPII_16, convert
 
 SIZE = 64
 
@@ -107,3 +108,12 @@ def test_hands_lie_beyond_the_wrists():
     assert side == "right" and view.box_px[2] - view.box_px[0] == pytest.approx(0.9 * 0.12 * 200)
     [(number, side, view)] = hand_views(image, [])
     assert (number, side) == (0, "right") and view.box_px.tolist() == [-0.5, -0.5, 199.5, 199.5]
+
+
+def test_hands_of_other_joint_orders_lie_at_the_same_places():
+    somebody = person(left_elbow=(50, 50), left_wrist=(90, 50))
+    points = convert(somebody.keypoints_px, COCO_17, MPII_16).joints
+    other = replace(somebody, keypoints_px=points, keypoint_score=0.9 * np.isfinite(points[:, 0]))
+    image = np.zeros((200, 200, 3), np.uint8)
+    [(_, side, view)], [(_, expected, seen)] = hand_views(image, [other], MPII_16), hand_views(image, [somebody])
+    assert side == expected and view.box_px.tolist() == seen.box_px.tolist()

@@ -14,7 +14,7 @@ from humanpose3d.estimators.keypoints import FittedImage, YoloKeypoints
 from humanpose3d.estimators.speed import PLAIN, Speed
 from humanpose3d.estimators.weights import pick_device, sha256_of
 from humanpose3d.sidecars import Person
-from humanpose3d.skeletons import COCO_17, HAND_21, get_skeleton
+from humanpose3d.skeletons import COCO_17, HAND_21, Skeleton, get_skeleton
 from humanpose3d.warp import VIEW_MARGIN, compose, crop_warp
 
 KIND = "hourglass:"  # --keypoints hourglass:CHECKPOINT
@@ -131,8 +131,10 @@ def _with(person: Person, found: Found) -> Person:
     return replace(person, keypoints_px=found.points_px, keypoint_score=found.score, heat=found.heat)
 
 
-def hand_views(image: np.ndarray, people: Sequence[Person]) -> list[tuple[int, str, View]]:
-    """(person's number, "left" or "right", view) of each hand whose wrist and elbow (COCO-17) were found surely.
+def hand_views(
+    image: np.ndarray, people: Sequence[Person], skeleton: Skeleton = COCO_17
+) -> list[tuple[int, str, View]]:
+    """(person's number, "left" or "right", view) of each hand whose wrist and elbow were found surely.
 
     A picture without anybody is taken for one of a right hand, as FreiHAND's are.
     """
@@ -141,7 +143,7 @@ def hand_views(image: np.ndarray, people: Sequence[Person]) -> list[tuple[int, s
     found = []
     for number, person in enumerate(people):
         for side in ("left", "right"):
-            wrist, elbow = (COCO_17.index(f"{side}_{joint}") for joint in ("wrist", "elbow"))
+            wrist, elbow = (skeleton.index(f"{side}_{joint}") for joint in ("wrist", "elbow"))
             if min(person.keypoint_score[[wrist, elbow]]) < SURE_WRIST:
                 continue
             forearm = person.keypoints_px[wrist] - person.keypoints_px[elbow]
