@@ -4,14 +4,13 @@
 #   HUMANPOSE3D_MOCAP=/data/cmu_mocap examples/default_checkpoints.sh WORK
 #
 # HUMANPOSE3D_MOCAP: a folder of *_mocap_*.npz (docs/CORPORA.md, "mocap"). WORK, made here, gets 7 GB of chunks and the
-# two networks, the second from the first. On two cores with AMX each takes one to two hours; on others set PRECISION=32.
+# two networks, the second from the first. On two cores with AMX each takes one to two hours; on others several times that.
 
 set -euo pipefail
 : "${HUMANPOSE3D_MOCAP:?the folder of the motion capture files}"
 work=${1:?a folder to work in}
 here=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON:-$here/.venv/bin/python}
-precision=${PRECISION:-bf16}
 mkdir -p "$work/motion"
 cd "$work"
 
@@ -32,7 +31,7 @@ train() { # name, steps, further flags
     last=logs/$1/checkpoints/last.pth
     go=(--exp "$1")
     if [ -f "$last" ]; then go=(--resume "$1"); fi
-    "$python" "$here/main.py" --config "$here/configs/lifter.yaml" --chunks-dir mocap --precision "$precision" \
+    "$python" "$here/main.py" --config "$here/configs/lifter.yaml" --chunks-dir mocap \
         --device cpu --devices 2 --num-workers 1 --epochs 1000 --max-steps "$2" "${@:3}" "${go[@]}"
     "$python" -m humanpose3d strip "logs/$1/checkpoints/best_model.pth" "$1.pt"
 }
