@@ -49,6 +49,17 @@ def test_documented_flags_and_aliases_work(given, field, value):
     assert getattr(parse_train(*given), field) == value
 
 
+def test_what_was_said_is_known_be_it_the_default(tmp_path, monkeypatch):
+    path = tmp_path / "preset.yaml"
+    path.write_text("epochs: 50\naugmentation: {flip: 0.5}\nmix: [a=b:1]\n")
+    monkeypatch.setenv("HUMANPOSE3D_EARLY_STOPPING", "0")
+    args = ["-m", "-1", "--lr=1e-3", "--no-use-depth", "--weights.mse", "1", "--continue_exp", "--cfg", str(path)]
+    assert cli.given_fields(config.TrainConfig, args) == {
+        "epochs", "augmentation", "mix", "early_stopping", "max_steps", "learning_rate", "use_depth", "weights",
+        "resume", "config",
+    }  # fmt: skip
+
+
 def test_the_defaults_are_the_described_systems():
     settings = parse_train()
     assert (settings.batch_size, settings.gradient_accumulation_steps, settings.learning_rate) == (10, 10, 1e-3)

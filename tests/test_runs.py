@@ -6,7 +6,15 @@ import pytest
 import yaml
 
 from humanpose3d.config import LossWeights, TrainConfig
-from humanpose3d.runs import find_checkpoint, new_run, resumed_config, run_of, settings_dict, write_settings
+from humanpose3d.runs import (
+    changed_settings,
+    find_checkpoint,
+    new_run,
+    resumed_config,
+    run_of,
+    settings_dict,
+    write_settings,
+)
 
 CONFIG = TrainConfig(chunks_dir="data")
 
@@ -17,6 +25,10 @@ def make_run(log_dir: Path, name: str, age_s: int = 0) -> Path:
     last.touch()
     os.utime(last, (1e9 - age_s, 1e9 - age_s))
     return last
+
+
+def go_on(asked: TrainConfig, stored: dict) -> tuple[TrainConfig, list[str]]:
+    return resumed_config(asked, stored, changed_settings(asked))
 
 
 def test_a_run_without_a_name_gets_the_date_and_never_another_ones_folder(tmp_path):
@@ -65,24 +77,24 @@ def test_a_run_killed_before_its_first_checkpoint_is_named(tmp_path):
 
 def test_resuming_takes_the_settings_that_were_not_asked_for_from_the_run():
     stored = settings_dict(replace(CONFIG, batch_size=32, random_seed=7, learning_rate=0.01))
-    config, changes = resumed_config(replace(CONFIG, resume="mine", batch_size=32), stored)
+    config, changes = go_on(replace(CONFIG, resume="mine", batch_size=32), stored)
     assert (config.batch_size, config.random_seed, config.learning_rate) == (32, 7, 0.01)
     assert config.resume == "mine" and not changes
 
 
 def test_resuming_may_go_on_for_longer_on_another_machine():
     stored = settings_dict(replace(CONFIG, epochs=3, num_workers=1, device="cuda"))
-    config, changes = resumed_config(replace(CONFIG, epochs=9, num_workers=5, device="cpu"), stored)
+    config, changes = go_on(replace(CONFIG, epochs=9, num_workers=5, device="cpu"), stored)
     assert (config.epochs, config.num_workers, config.device) == (9, 5, "cpu")
     assert changes == ["epochs: 3 -> 9"]
 
 
 def test_resuming_without_a_word_on_the_data_takes_the_runs_own():
     mixed = TrainConfig(mix=("a=data/a:1", "b=data/b:2"), chunks_dir="held", val_dir="val")
-    config, changes = resumed_config(TrainConfig(resume="mine"), settings_dict(mixed))
+    config, changes = go_on(TrainConfig(resume="mine"), settings_dict(mixed))
     assert (config.mix, config.chunks_dir, config.val_dir) == (mixed.mix, "held", "val") and not changes
     moved = TrainConfig(resume="mine", mix=("a=new/a:1", "b=new/b:2"))
-    config, changes = resumed_config(moved, settings_dict(mixed))
+    config, changes = go_on(moved, settings_dict(mixed))
     assert (config.mix, config.chunks_dir, config.val_dir) == (moved.mix, None, None)
     assert len(changes) == 1 and changes[0].startswith("mix: ")
 
@@ -92,7 +104,16 @@ def test_resuming_without_a_word_on_the_data_takes_the_runs_own():
 )
 def test_resuming_as_another_run_is_refused_by_the_settings_name(change):
     with pytest.raises(ValueError, match=next(iter(change))):
-        resumed_config(replace(CONFIG, **change), settings_dict(CONFIG))
+        go_on(replace(CONFIG, **change), settings_dict(CONFIG))
+
+
+def test_a_setting_given_with_its_default_replaces_the_runs_own_too():
+    stored = settings_dict(replace(CONFIG, epochs=20, early_stopping=3, batch_size=32))
+    config, changes = resumed_config(CONFIG, stored, {"epochs", "early_stopping"})
+    assert (config.epochs, config.early_stopping, config.batch_size) == (50, 0, 32)
+    assert sorted(changes) == ["early_stopping: 3 -> 0", "epochs: 20 -> 50"]
+    with pytest.raises(ValueError, match="batch_size"):
+        resumed_config(CONFIG, stored, {"batch_size"})
 
 
 def test_a_runs_settings_are_a_config_file(tmp_path):

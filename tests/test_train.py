@@ -347,6 +347,11 @@ def test_training_stops_after_so_many_validations_without_a_better_one(motion, t
     # Validated after 2, 4 and 6 batches, and after the epoch's 7.
     assert report.facts["steps"] == 7 and report.facts["best_step"] == 2
     assert "early" in report.summary
+    on = replace(config, exp=None, resume="stopped")
+    for _ in range(2):
+        report = train_model(on)
+        assert report.facts["steps"] == 7 and "raise --early-stopping" in report.summary, "it is complete"
+    assert train_model(replace(on, max_steps=9, early_stopping=0), {"max_steps", "early_stopping"}).facts["steps"] == 9
 
 
 @pytest.mark.parametrize(("rate", "said"), [(1e-3, None), (0.1, "does not learn"), (None, "diverges")])

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from inspect import getdoc
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import tyro
 import yaml
@@ -27,16 +28,30 @@ C = TypeVar("C")
 
 def parse(command: type[C], args: Sequence[str], prog: str) -> C:
     """The command's settings. Later wins: defaults, --config YAML, HUMANPOSE3D_<FIELD>, command line."""
+    return tyro.cli(command, args=_one_command_line(command, args), prog=prog, description=getdoc(command))
+
+
+def given_fields(command: type, args: Sequence[str]) -> frozenset[str]:
+    """The fields that were said, in whichever of the three ways, and be it with the value they have by default."""
+    names: dict[str, str] = {}
+    for name, hint in get_type_hints(command, include_extras=True).items():
+        flag = name.replace("_", "-")
+        aliases = [
+            alias for word in getattr(hint, "__metadata__", ()) for alias in getattr(word, "aliases", None) or ()
+        ]
+        names |= dict.fromkeys(["--" + flag, "--no-" + flag, *aliases], name)
+    # --weights.mse=1 -> --weights
+    flags = (re.split("[=.]", word)[0].replace("_", "-") for word in _one_command_line(command, args))
+    return frozenset(names[flag] for flag in flags if flag in names)
+
+
+def _one_command_line(command: type, args: Sequence[str]) -> list[str]:
+    """All that was said, weakest first: the parser lets a later value override an earlier one."""
     args = _with_bare_resume(_with_case(args))
     config_path = _config_path(args) or os.environ.get(ENVIRONMENT_PREFIX + "CONFIG")
     fields = {field.name for field in dataclasses.fields(command)}  # type: ignore[arg-type]
-    # Everything becomes one command line, weakest first: the parser lets a later value override an earlier one.
-    merged = (
-        [*_from_yaml(Path(config_path), fields), *_from_environment(fields)]
-        if config_path
-        else _from_environment(fields)
-    )
-    return tyro.cli(command, args=[*merged, *args], prog=prog, description=getdoc(command))
+    of_yaml = _from_yaml(Path(config_path), fields) if config_path else []
+    return [*of_yaml, *_from_environment(fields), *args]
 
 
 def run(
@@ -112,7 +127,7 @@ def train(args: Sequence[str] | None = None, prog: str | None = None) -> int:
     def stage(settings: config.TrainConfig) -> StageReport:
         from humanpose3d.train import train_model
 
-        return train_model(settings)
+        return train_model(settings, given_fields(config.TrainConfig, sys.argv[1:] if args is None else args))
 
     return run(config.TrainConfig, stage, args, prog)
 

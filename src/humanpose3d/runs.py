@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,21 +85,22 @@ def find_checkpoint(resume: str, log_dir: Path) -> Path:
     raise FileNotFoundError(f"--resume {resume}: neither a checkpoint nor a run in {log_dir}")
 
 
-def resumed_config(asked: TrainConfig, stored: Mapping[str, Any]) -> tuple[TrainConfig, list[str]]:
+def resumed_config(
+    asked: TrainConfig, stored: Mapping[str, Any], given: Collection[str]
+) -> tuple[TrainConfig, list[str]]:
     """The settings a run goes on with, and what is different from before, one line each.
 
-    A setting left at its default is taken from the run. One that was asked for differently replaces it where
-    FREE_ON_RESUME allows; elsewhere it would make another run: ValueError names it.
+    Only a setting that was given, its default too, replaces the run's own where FREE_ON_RESUME allows; elsewhere it
+    would make another run: ValueError names it.
     """
     if asked.chunks_dir is None and not asked.mix:  # nothing is said of the data: it is where it was
         val_dir = asked.val_dir or stored.get("val_dir")
         asked = dataclasses.replace(asked, chunks_dir=stored.get("chunks_dir"), val_dir=val_dir)
-    defaults = settings_dict(TrainConfig(chunks_dir=asked.chunks_dir))
     wanted, merged, changes = settings_dict(asked), settings_dict(asked), []
     for name, before in stored.items():
         if name not in wanted or name in _OF_THIS_CALL:
             continue
-        if wanted[name] == before or wanted[name] == defaults[name]:
+        if wanted[name] == before or name not in given:
             merged[name] = before
         elif name in FREE_ON_RESUME:
             changes.append(f"{name}: {before} -> {wanted[name]}")
@@ -109,6 +110,12 @@ def resumed_config(asked: TrainConfig, stored: Mapping[str, Any]) -> tuple[Train
                 "leave it out, or start a new run with --checkpoint to take over the weights alone"
             )
     return TypeAdapter(TrainConfig).validate_python(merged), changes
+
+
+def changed_settings(config: TrainConfig) -> frozenset[str]:
+    """Those that do not have their default."""
+    defaults = settings_dict(TrainConfig())
+    return frozenset(name for name, value in settings_dict(config).items() if value != defaults[name])
 
 
 def settings_dict(config: TrainConfig) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from humanpose3d.config import LIFTER_WEIGHTS, LossWeights, TrainConfig
+from humanpose3d.config import LIFTER_WEIGHTS, TrainConfig
 from humanpose3d.dataset.chunked_dataset import StreamingChunkedDataset
 from humanpose3d.model_config import HourglassConfig, ModelConfig, model_config
 from humanpose3d.models import build_model
@@ -37,19 +38,22 @@ class Start:
     loaded: LoadedModel | None = None  # of the checkpoint to resume from, or of the one to take the weights from
 
 
-def find_start(config: TrainConfig) -> Start:
-    """The run's folder (not made yet), and what it begins from. ValueError, FileNotFoundError: there is none."""
+def find_start(config: TrainConfig, given: Collection[str]) -> Start:
+    """The run's folder (not made yet), and what it begins from. ValueError, FileNotFoundError: there is none.
+
+    given: the settings that were said, be it with their default.
+    """
+    if config.model_type == "lifter" and "weights" not in given:
+        config = replace(config, weights=LIFTER_WEIGHTS)
     if config.resume is None:
         run = new_run(config.log_dir, config.exp) if is_first_process() else config.log_dir / "another-process"
         loaded = None if config.checkpoint is None else load_model(config.checkpoint)
-        if config.model_type == "lifter" and config.weights == LossWeights():
-            config = replace(config, weights=LIFTER_WEIGHTS)
         return Start(config, run, loaded=loaded)
     checkpoint = find_checkpoint(config.resume, config.log_dir)
     loaded = load_model(checkpoint)
     if "training" not in loaded.meta:
         raise ValueError(f"{checkpoint} holds weights alone, no run to go on with; start one with --checkpoint instead")
-    settings, changes = resumed_config(config, loaded.meta["train_config"])
+    settings, changes = resumed_config(config, loaded.meta["train_config"], given)
     run = run_of(checkpoint) or new_run(config.log_dir, config.exp)
     if is_first_process():
         print(

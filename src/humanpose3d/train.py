@@ -9,7 +9,7 @@ import logging
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
@@ -28,7 +28,7 @@ from humanpose3d.files import make_folder, scratch_folder, write_report
 from humanpose3d.model_config import ModelConfig
 from humanpose3d.models.checkpoint import describe, load_model
 from humanpose3d.reports import StageReport
-from humanpose3d.runs import BEST, LAST, checkpoints_folder, settings_dict, write_settings
+from humanpose3d.runs import BEST, LAST, changed_settings, checkpoints_folder, settings_dict, write_settings
 from humanpose3d.starting import Start, find_start, starting_network
 from humanpose3d.tasks import TASKS, BodyTask, Task
 from humanpose3d.tasks.devices import is_first_process, precision_of, processes_of, strategy_of, train_device
@@ -38,11 +38,13 @@ from humanpose3d.tasks.watching import StepProfiler
 from humanpose3d.training_sets import find_sets, training_loader, training_set, validation_loader, validation_set
 
 
-def train_model(config: TrainConfig) -> StageReport:
+def train_model(config: TrainConfig, given: Collection[str] | None = None) -> StageReport:
     """Train, go on with a run, or, with `evaluate`, measure a checkpoint. Writes <stage>_report.json into the run.
 
+    given: names of the settings that were said, be it with their default; None: all that have another value.
     ValueError and OSError say in one line what is wrong with the request or the data.
     """
+    given = changed_settings(config) if given is None else given
     if config.evaluate:
         return evaluate_checkpoint(config)
     if config.protocol is not None:
@@ -51,18 +53,18 @@ def train_model(config: TrainConfig) -> StageReport:
         raise ValueError(f"--max-steps {config.max_steps} trains nothing; give a number above 0, or -1 for no limit")
     with _quiet_lightning():
         if not config.fast_dev_run:
-            return _train(config)
+            return _train(config, given)
         if config.resume is not None:
             raise ValueError("--fast-dev-run is a run of its own; leave out --resume")
         with scratch_folder() as folder:
-            report = _train(replace(config, log_dir=folder, exp=None, epochs=1))
+            report = _train(replace(config, log_dir=folder, exp=None, epochs=1), given)
         report.summary = "one training and one validation batch went through everything; nothing is kept"
         return report
 
 
-def _train(config: TrainConfig) -> StageReport:
+def _train(config: TrainConfig, given: Collection[str]) -> StageReport:
     report = StageReport("train")
-    start = find_start(config)
+    start = find_start(config, given)
     config = start.config
     train_store, val_store = find_sets(config)
     assert train_store is not None
@@ -185,7 +187,9 @@ def _report_training(
         "settings": settings_dict(start.config),
     }
     if keeper.scores is None:
-        report.summary = f"{start.run} had its {trainer.global_step} steps; raise --epochs or --max-steps to go on"
+        is_early = module.is_stale and trainer.global_step < module.total_steps
+        more = "--early-stopping (0: never)" if is_early else "--epochs or --max-steps"
+        report.summary = f"{start.run} had its {trainer.global_step} steps; raise {more} to go on"
         return
     add_scores(report, keeper.scores, module.task)
     patience = start.config.early_stopping

@@ -188,6 +188,11 @@ class TrainingModule(lightning.LightningModule):
         return partial(staircase, falls=[at * each for at in config.schedule], gamma=config.gamma)
 
     @property
+    def is_stale(self) -> bool:
+        """Whether as many validations were in vain as --early-stopping bears."""
+        return 0 < self.config.early_stopping <= self.stale_validations
+
+    @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps; an epoch's last batches make a step of their own."""
         return math.ceil(len(self.loaders.train) / self.config.gradient_accumulation_steps)
@@ -274,6 +279,7 @@ class RunKeeper(Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, TrainingModule)
         self._step, self._batches = trainer.global_step, pl_module.batches_seen
+        trainer.should_stop = pl_module.is_stale  # a run that had stopped early takes no further step
         if trainer.is_global_zero:
             # A killed run may have written beyond its last checkpoint: those steps are taken again.
             self._writer = SummaryWriter(str(self.run), purge_step=self._step + 1 if self._step else None)
@@ -322,8 +328,7 @@ class RunKeeper(Callback):
             self._save(trainer, [LAST, f"step_{trainer.global_step}.pth"])
         elif validates or pl_module.is_stopping:
             self._save(trainer, [LAST])
-        stale = self.config.early_stopping and pl_module.stale_validations >= self.config.early_stopping
-        if stale or pl_module.is_stopping:
+        if pl_module.is_stale or pl_module.is_stopping:
             trainer.should_stop = True
         self._step, self._batches = trainer.global_step, pl_module.batches_seen
         self._mark = self._ended = time.monotonic()
