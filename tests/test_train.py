@@ -14,6 +14,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from humanpose3d import model_config as architectures
+from humanpose3d.chunks.read import open_chunk
 from humanpose3d.config import AugmentationConfig, TrainConfig
 from humanpose3d.models.checkpoint import load_model
 from humanpose3d.tasks import LiftingTask
@@ -325,6 +326,26 @@ def test_processes_that_the_trainer_starts_itself_train_as_one_does(motion, tmp_
     assert alone.facts["mpjpe_mm"] == pytest.approx(curves(two.parent)["val/mpjpe_mm"][3], rel=1e-5)
     more = train_model(settings(motion, tmp_path, resume="two", **changes | {"epochs": 2}))
     assert more.facts["steps"] == 6
+
+
+def test_what_any_process_left_out_stands_in_the_one_report_and_the_command_ends_with_1(motion, tmp_path):
+    broken = set()
+    shutil.copytree(motion, data := tmp_path / "data")
+    for path in sorted((data / "train").glob("*.tar")):
+        table = open_chunk(path).table
+        with path.open("r+b") as file:
+            file.seek(int(table.offsets[2, table.extensions.index("meta.json")]))
+            file.write(b"\0" * 9)
+        broken.add(f"{path.name}:{table.keys[2].decode()}")
+    command = [
+        sys.executable, str(MAIN), "--chunks-dir", str(data), "--model-type", "lifter", "--model-size", "tiny",
+        "--batch-size", "4", "--epochs", "1", "--workers", "0", "--device", "cpu", "--precision", "32",
+        "--log-dir", str(tmp_path / "logs"), "--exp", "two", "--devices", "2",
+    ]  # fmt: skip
+    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("skipped 4 of 29") == 1, done.stderr
+    skipped = json.loads((tmp_path / "logs/two/train_report.json").read_text())["skipped"]
+    assert {name for of_reason in skipped.values() for name in of_reason["inputs"]} == broken
 
 
 def assert_train_alike(logs: Path, command: list[str]) -> None:

@@ -95,10 +95,11 @@ def _train(config: TrainConfig, given: Collection[str]) -> StageReport:
     if isinstance(task, BodyTask) and trainer.is_global_zero and best.is_file() and not config.fast_dev_run:
         loaded = load_model(best, train_device(config.device))
         report.facts["predicted_joints"] = write_joints_of(config, loaded, task, val_set, start.run)
-    if trainer.is_global_zero:
-        write_report(start.run, report)
-    else:
-        report.summary = f"process {trainer.global_rank}: done"
+    if (
+        not trainer.is_global_zero
+    ):  # the report is the first's, and so is the exit code: lightning ends all for another's
+        return StageReport("train", summary=f"process {trainer.global_rank}: done")
+    write_report(start.run, report)
     return report
 
 
@@ -170,9 +171,8 @@ def _report_training(
 ) -> None:
     best, criterion = checkpoints_folder(start.run) / BEST, module.task.criterion
     report.inputs = len(module.loaders.train.dataset)
-    for loader in (module.loaders.train, module.loaders.val):
-        for name, reason in loader.quarantined.items():
-            report.skip(name, reason)
+    for name, reason in _quarantined(trainer, module).items():
+        report.skip(name, reason)
     report.facts |= {
         "run": str(start.run),
         "resumed_from": None if start.checkpoint is None else str(start.checkpoint),
@@ -199,6 +199,16 @@ def _report_training(
         f"{in_words(keeper.scores, module.task)} on {keeper.scores.samples} validation samples; "
         f"best {module.best_score:.1f} {criterion.unit} at step {module.best_step}: {best}"
     )
+
+
+def _quarantined(trainer: lightning.Trainer, module: TrainingModule) -> dict[str, str]:
+    """Name -> reason of what was left out, by all processes: each reads its own part."""
+    found = module.loaders.train.quarantined | module.loaders.val.quarantined
+    if trainer.world_size == 1:
+        return found
+    of_all: list[dict[str, str]] = [{}] * trainer.world_size
+    torch.distributed.all_gather_object(of_all, found)
+    return {name: reason for of_one in of_all for name, reason in of_one.items()}
 
 
 @contextmanager
