@@ -328,6 +328,16 @@ def test_processes_that_the_trainer_starts_itself_train_as_one_does(motion, tmp_
     assert more.facts["steps"] == 6
 
 
+def test_a_backbone_whose_last_stages_are_not_read_trains_in_two_processes(root, tmp_path):
+    command = [
+        sys.executable, str(MAIN), "--chunks-dir", str(root), "--model-type", "lifter", "--model-size", "tiny",
+        "--image-backbone", "mobilenetv3_small_050", "--batch-size", "4", "--accumulate", "1", "--max-steps", "3",
+        "--workers", "0", "--device", "cpu", "--precision", "32", "--log-dir", str(tmp_path / "logs"), "--devices", "2",
+    ]  # fmt: skip
+    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0 and "trained to step 3" in done.stdout, done.stderr
+
+
 def test_what_any_process_left_out_stands_in_the_one_report_and_the_command_ends_with_1(motion, tmp_path):
     broken = set()
     shutil.copytree(motion, data := tmp_path / "data")

@@ -163,7 +163,7 @@ class TrainingModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         config = self.config
-        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        trained = list(self.model.parameters())  # frozen ones too, which it skips: older checkpoints count them
         groups = [
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},  # biases and norms
