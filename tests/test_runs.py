@@ -1,4 +1,5 @@
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import yaml
 from humanpose3d.config import LossWeights, TrainConfig
 from humanpose3d.runs import (
     changed_settings,
+    dated_run,
     find_checkpoint,
-    new_run,
+    named_run,
+    own_folder,
     resumed_config,
     run_of,
     settings_dict,
@@ -31,22 +34,43 @@ def go_on(asked: TrainConfig, stored: dict) -> tuple[TrainConfig, list[str]]:
     return resumed_config(asked, stored, changed_settings(asked))
 
 
-def test_a_run_without_a_name_gets_the_date_and_never_another_ones_folder(tmp_path):
-    first = new_run(tmp_path, None)
-    first.mkdir()
-    assert new_run(tmp_path, None) != first
-    assert first.parent == tmp_path
+def test_runs_without_a_name_that_start_in_one_second_get_the_date_and_a_folder_each(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        runs = list(pool.map(dated_run, [tmp_path / "logs"] * 8))
+    assert len(set(runs)) == 8 and all(run.is_dir() and run.parent == tmp_path / "logs" for run in runs)
+
+
+def test_a_run_under_way_has_its_folder_alone(tmp_path):
+    with own_folder(None, tmp_path) as run:
+        with pytest.raises(BlockingIOError, match=str(run)), own_folder(run, tmp_path):
+            pass
+    with own_folder(run, tmp_path) as again:
+        assert again == run
 
 
 def test_a_name_that_is_taken_is_refused_with_both_ways_out(tmp_path):
     make_run(tmp_path, "mine")
     with pytest.raises(ValueError, match="--resume mine"):
-        new_run(tmp_path, "mine")
+        named_run(tmp_path, "mine")
+
+
+@pytest.mark.parametrize("left", [(), ("checkpoints/",), ("checkpoints/.last.pth.host-1-2.part", "config.yaml")])
+def test_what_a_run_left_before_its_first_checkpoint_is_no_run(tmp_path, left):
+    for path in (tmp_path / "mine" / name for name in ("", *left)):
+        path.mkdir(parents=True) if path.suffix == "" else (path.parent.mkdir(exist_ok=True), path.touch())
+    assert named_run(tmp_path, "mine") == tmp_path / "mine"
+
+
+def test_a_folder_of_other_things_is_taken(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").touch()
+    with pytest.raises(ValueError, match="choose another --exp"):
+        named_run(tmp_path, "mine")
 
 
 def test_a_name_with_a_slash_is_refused(tmp_path):
     with pytest.raises(ValueError, match="plain folder name"):
-        new_run(tmp_path, "a/b")
+        named_run(tmp_path, "a/b")
 
 
 def test_a_run_is_found_by_name_by_folder_and_by_checkpoint(tmp_path):
@@ -73,6 +97,12 @@ def test_a_run_killed_before_its_first_checkpoint_is_named(tmp_path):
     (tmp_path / "young" / "checkpoints").mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match="before its first checkpoint"):
         find_checkpoint("young", tmp_path)
+
+
+def test_a_run_killed_between_its_best_and_its_last_checkpoint_goes_on_from_the_best(tmp_path):
+    best = make_run(tmp_path, "mine").with_name("best_model.pth")
+    best.with_name("last.pth").rename(best)
+    assert find_checkpoint("mine", tmp_path) == best
 
 
 def test_resuming_takes_the_settings_that_were_not_asked_for_from_the_run():

@@ -427,6 +427,25 @@ def test_a_finished_run_goes_on_where_the_data_stopped(root, tmp_path, small_vie
     assert "raise --epochs or --max-steps" in train_model(on).summary
 
 
+def test_a_run_that_ended_before_its_first_checkpoint_is_started_anew_by_its_name(motion, tmp_path):
+    config = settings(motion, tmp_path, model_type="lifter", exp="mine", epochs=1)
+    train_model(config)
+    with pytest.raises(ValueError, match="--resume mine"):
+        train_model(config)
+    for path in (tmp_path / "logs/mine/checkpoints").iterdir():
+        path.unlink()
+    assert train_model(replace(config, max_steps=2)).facts["steps"] == 2
+    assert sorted(curves(tmp_path / "logs/mine")["train/loss"]) == [1, 2], "nothing is left of the first"
+
+
+def test_every_process_refuses_a_name_that_is_taken_so_that_none_waits(motion, tmp_path, monkeypatch):
+    config = settings(motion, tmp_path, model_type="lifter", exp="mine", max_steps=1)
+    train_model(config)
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    with pytest.raises(ValueError, match="--resume mine"):
+        train_model(config)
+
+
 def test_a_run_does_not_go_on_with_other_data(root, tmp_path, small_views):
     train_model(settings(root, tmp_path, exp="mine", max_steps=1))
     shutil.copytree(root, tmp_path / "moved")
@@ -530,7 +549,8 @@ def wrong(root: Path, tmp_path: Path, what: str) -> tuple[dict, str]:
     if what == "no validation":
         return {"chunks_dir": str(root / "train")}, "--val-dir"
     if what == "name taken":
-        (tmp_path / "logs/mine").mkdir(parents=True)
+        (tmp_path / "logs").mkdir()
+        (tmp_path / "logs/mine").touch()
         return {"exp": "mine"}, "--resume mine"
     if what == "foreign checkpoint":
         torch.save({"state_dict": {}}, tmp_path / "other.pth")
@@ -542,6 +562,7 @@ def wrong(root: Path, tmp_path: Path, what: str) -> tuple[dict, str]:
     return {
         "missing": ({"chunks_dir": str(tmp_path / "nowhere")}, "nowhere holds no chunks"),
         "no such chunk": ({"train_chunks": (9,)}, "no chunk 9"),
+        "batch not for two": ({"batch_size": 3, "devices": 2}, "3 cannot be shared evenly by 2"),
         "batch too large": ({"batch_size": 64}, "lower the batch size"),
         "no steps": ({"max_steps": 0}, "--max-steps"),
         "no device": ({"device": "cuda:99"}, "cuda:99"),
@@ -554,8 +575,8 @@ def wrong(root: Path, tmp_path: Path, what: str) -> tuple[dict, str]:
 @pytest.mark.parametrize(
     "what",
     [
-        "missing", "unfinished", "no validation", "no such chunk", "batch too large", "no steps", "no device",
-        "name taken", "nothing to resume", "foreign checkpoint", "other skeleton", "nothing to evaluate",
+        "missing", "unfinished", "no validation", "no such chunk", "batch not for two", "batch too large", "no steps",
+        "no device", "name taken", "nothing to resume", "foreign checkpoint", "other skeleton", "nothing to evaluate",
         "missing checkpoint",
     ],
 )  # fmt: skip
@@ -572,7 +593,8 @@ def test_the_slurm_script_requeues_itself_and_goes_on(motion, tmp_path):
     """On a cluster of one CPU: `srun` runs the command, `scontrol` writes down what it is told."""
     tools = tmp_path / "tools"
     tools.mkdir()
-    for name, line in (("srun", 'exec "$@"'), ("scontrol", f'echo "$@" >> {tmp_path}/requeued')):
+    waits_for_none = '[ "$1" = --kill-on-bad-exit=1 ] && shift && exec "$@"'
+    for name, line in (("srun", waits_for_none), ("scontrol", f'echo "$@" >> {tmp_path}/requeued')):
         (tools / name).write_text(f"#!/bin/bash\n{line}\n")
         (tools / name).chmod(0o755)
     environment = os.environ | {
@@ -584,6 +606,7 @@ def test_the_slurm_script_requeues_itself_and_goes_on(motion, tmp_path):
         "--accumulate", "1", "--workers", "0", "--device", "cpu", "--precision", "32", "--epochs", "1000",
         "--checkpoint-interval", "1", "--cache-dir", str(tmp_path / "cache"),
     ]  # fmt: skip
+    (tmp_path / "logs/mine/checkpoints").mkdir(parents=True)  # of a job that ended before its first checkpoint
     first = subprocess.Popen(command, cwd=MAIN.parent, env=environment, start_new_session=True)
     last = tmp_path / "logs/mine/checkpoints/last.pth"
     while not last.exists():

@@ -20,7 +20,7 @@ from humanpose3d.models.hourglass import check_depths, parse_depths
 from humanpose3d.models.hps import BodyRegressor, load_backbone_weights
 from humanpose3d.models.lifter import KeypointLifter, with_window
 from humanpose3d.remotes import Store
-from humanpose3d.runs import find_checkpoint, new_run, resumed_config, run_of
+from humanpose3d.runs import find_checkpoint, named_run, resumed_config, run_of
 from humanpose3d.tasks.devices import is_first_process
 from humanpose3d.warp import in_view
 
@@ -33,7 +33,7 @@ class Start:
     """Where a run begins: anew, from another run's weights, or where it was."""
 
     config: TrainConfig
-    run: Path
+    run: Path | None  # None: a new one, named by the date when it begins
     checkpoint: Path | None = None  # to resume from
     loaded: LoadedModel | None = None  # of the checkpoint to resume from, or of the one to take the weights from
 
@@ -46,21 +46,24 @@ def find_start(config: TrainConfig, given: Collection[str]) -> Start:
     if config.model_type == "lifter" and "weights" not in given:
         config = replace(config, weights=LIFTER_WEIGHTS)
     if config.resume is None:
-        run = new_run(config.log_dir, config.exp) if is_first_process() else config.log_dir / "another-process"
         loaded = None if config.checkpoint is None else load_model(config.checkpoint)
-        return Start(config, run, loaded=loaded)
+        return Start(config, _new_run(config), loaded=loaded)
     checkpoint = find_checkpoint(config.resume, config.log_dir)
     loaded = load_model(checkpoint)
     if "training" not in loaded.meta:
         raise ValueError(f"{checkpoint} holds weights alone, no run to go on with; start one with --checkpoint instead")
     settings, changes = resumed_config(config, loaded.meta["train_config"], given)
-    run = run_of(checkpoint) or new_run(config.log_dir, config.exp)
+    run = run_of(checkpoint) or _new_run(config)
     if is_first_process():
         print(
-            f"going on with {run} from {checkpoint.name}" + "".join(f"; {change}" for change in changes),
+            f"going on with {run or 'a new run'} from {checkpoint.name}" + "".join(f"; {change}" for change in changes),
             file=sys.stderr,
         )
     return Start(settings, run, checkpoint, loaded)
+
+
+def _new_run(config: TrainConfig) -> Path | None:
+    return None if config.exp is None else named_run(config.log_dir, config.exp)
 
 
 def starting_network(start: Start, store: Store) -> tuple[nn.Module, ModelConfig]:

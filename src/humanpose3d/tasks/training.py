@@ -282,7 +282,7 @@ class RunKeeper(Callback):
         trainer.should_stop = pl_module.is_stale  # a run that had stopped early takes no further step
         if trainer.is_global_zero:
             # A killed run may have written beyond its last checkpoint: those steps are taken again.
-            self._writer = SummaryWriter(str(self.run), purge_step=self._step + 1 if self._step else None)
+            self._writer = SummaryWriter(str(self.run), purge_step=self._step + 1)
         self._told = self._mark = self._ended = time.monotonic()
 
     def on_train_batch_start(
