@@ -146,6 +146,14 @@ def test_a_setting_given_with_its_default_replaces_the_runs_own_too():
         resumed_config(CONFIG, stored, {"batch_size"})
 
 
+def test_weights_to_start_from_are_no_part_of_going_on_but_those_the_run_started_from(tmp_path):
+    began = replace(CONFIG, checkpoint=Path("a.pth"))
+    config, changes = go_on(began, settings_dict(began))
+    assert config.checkpoint == Path("a.pth") and not changes
+    with pytest.raises(ValueError, match=r'own checkpoint \("a.pth"\), not "nowhere.pth"'):
+        go_on(replace(CONFIG, checkpoint=Path("nowhere.pth")), settings_dict(began))
+
+
 def test_a_runs_settings_are_a_config_file(tmp_path):
     write_settings(tmp_path, replace(CONFIG, exp="mine", batch_size=3, weights=LossWeights(mse=2.0)))
     values = yaml.safe_load((tmp_path / "config.yaml").read_text())

@@ -258,6 +258,28 @@ def test_a_lifter_with_a_window_begins_with_what_one_of_single_frames_knows(moti
     assert many.config.window == 27 and load_model(one).config.window == 1
 
 
+def test_a_checkpoints_network_is_not_another_ones(root, tmp_path):
+    train_model(settings(root, tmp_path, model_type="lifter", exp="one", max_steps=1))
+    one = tmp_path / "logs/one/checkpoints/last.pth"
+    asked = settings(root, tmp_path, model_type="lifter", checkpoint=one, exp="two", max_steps=1)
+    for change, message in (
+        ({"use_depth": False}, "has use_depth True, asked for is False; leave out --use-depth"),
+        ({"image_backbone": "resnet18"}, "has image_backbone none, asked for is resnet18"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train_model(replace(asked, **change))
+    train_model(asked, {"use_depth", "window", "image_backbone"})
+
+
+def test_an_evaluation_says_which_settings_change_nothing(motion, tmp_path):
+    best = train_model(settings(motion, tmp_path, model_type="lifter", exp="one", max_steps=1)).facts["best_checkpoint"]
+    asked = settings(motion, tmp_path, evaluate=True, checkpoint=Path(best))
+    with pytest.raises(ValueError, match="is a lifter; leave them out"):
+        train_model(replace(asked, flip_test=True))
+    assert "--devices" in train_model(replace(asked, devices=4)).notes[0]
+    assert not any("--devices" in note for note in train_model(asked).notes)
+
+
 def test_chunks_without_pictures_are_not_for_a_network_that_looks_at_them(motion, tmp_path):
     with pytest.raises(ValueError, match=r"has no pictures, and the cnn looks at them; .*--model-type lifter"):
         train_model(settings(motion, tmp_path, model_type="cnn"))

@@ -28,14 +28,14 @@ BEST = "best_model.pth"
 # other chunks, or mixed otherwise, the position in them would show, and refuse.
 FREE_ON_RESUME = frozenset(
     "config chunks_dir mix val_dir val_chunks epochs max_steps precision device devices num_nodes strategy compile "
-    "num_workers prefetch cache_dir cache_gb log_dir exp resume checkpoint evaluate protocol fast_dev_run "
+    "num_workers prefetch cache_dir cache_gb log_dir exp resume evaluate protocol fast_dev_run "
     "eval_interval checkpoint_interval early_stopping profile pretrained val_keypoint_noise val_batch_size flip_test "
     "decoder".split()
 )
 # Of those, what belongs to this machine or this call and is never taken from the checkpoint.
 _OF_THIS_CALL = frozenset(
     "config chunks_dir val_dir device devices num_nodes strategy compile num_workers prefetch cache_dir cache_gb "
-    "log_dir exp resume checkpoint evaluate protocol fast_dev_run profile flip_test decoder".split()
+    "log_dir exp resume evaluate protocol fast_dev_run profile flip_test decoder".split()
 )
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from humanpose3d.config import LIFTER_WEIGHTS, TrainConfig
 from humanpose3d.dataset.chunked_dataset import StreamingChunkedDataset
-from humanpose3d.model_config import HourglassConfig, ModelConfig, model_config
+from humanpose3d.model_config import HourglassConfig, LifterConfig, ModelConfig, model_config
 from humanpose3d.models import build_model
 from humanpose3d.models.checkpoint import LoadedModel, load_model
 from humanpose3d.models.hourglass import check_depths, parse_depths
@@ -26,6 +26,17 @@ from humanpose3d.warp import in_view
 
 LABELS_LOOKED_AT, MOST_OUTSIDE = 256, 0.5  # before a training on 2D labels; share of them that may be off the picture
 HOURGLASS_SETTINGS = ("channels", "residual_blocks", "norm", "block", "input_size", "heatmap_sigma")
+ARCHITECTURE = (
+    *HOURGLASS_SETTINGS,
+    "arch",
+    "stacks",
+    "depths",
+    "use_depth",
+    "window",
+    "image_backbone",
+    "head",
+    "backbone",
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +77,7 @@ def _new_run(config: TrainConfig) -> Path | None:
     return None if config.exp is None else named_run(config.log_dir, config.exp)
 
 
-def starting_network(start: Start, store: Store) -> tuple[nn.Module, ModelConfig]:
+def starting_network(start: Start, store: Store, given: Collection[str]) -> tuple[nn.Module, ModelConfig]:
     """The network to train. A new one speaks the skeletons of the training chunks."""
     config = start.config
     if start.loaded is not None:
@@ -76,6 +87,8 @@ def starting_network(start: Start, store: Store) -> tuple[nn.Module, ModelConfig
                 f"{config.checkpoint} is a {found.model_type} of size {found.size}, asked for is a {config.model_type} "
                 f"of size {config.model_size}; give --model-type {found.model_type} --model-size {found.size}"
             )
+        if start.checkpoint is None:
+            _check_architecture(config, found, given)
         if start.checkpoint is None and isinstance(found, HourglassConfig):
             return _at_size(start.loaded.model, found, config.input_size)
         if start.checkpoint is None and isinstance(start.loaded.model, KeypointLifter):
@@ -86,6 +99,25 @@ def starting_network(start: Start, store: Store) -> tuple[nn.Module, ModelConfig
     architecture = _hourglass(config, store) if config.model_type == "hourglass" else _lifter(config, store)
     torch.manual_seed(config.random_seed)
     return build_model(architecture, pretrained=config.pretrained), architecture
+
+
+def _check_architecture(config: TrainConfig, found: ModelConfig, given: Collection[str]) -> None:
+    """ValueError where a setting that was given asks for another network than that of --checkpoint."""
+    own, asked = found.to_dict(), {name: getattr(config, name) for name in ARCHITECTURE if name in given}
+    if isinstance(found, HourglassConfig):
+        own |= {"stacks": len(found.depths), "arch": f"hg{len(found.depths)}"}
+        if config.depths:
+            asked["depths"] = parse_depths(config.depths)
+        asked.pop("input_size", None)  # this can be changed,
+    if isinstance(found, LifterConfig) and config.window > 1:
+        asked.pop("window", None)  # and this made longer
+    for name, value in asked.items():
+        if (value or None) != (own.get(name) or None):
+            its, theirs = ("none" if each in (None, "") else each for each in (own.get(name), value))
+            raise ValueError(
+                f"{config.checkpoint} has {name} {its}, asked for is {theirs}; leave out --{name.replace('_', '-')}, "
+                "or train anew without --checkpoint"
+            )
 
 
 def _lifter(config: TrainConfig, store: Store) -> ModelConfig:

@@ -69,7 +69,7 @@ def _train(config: TrainConfig, given: Collection[str]) -> StageReport:
     config = start.config
     train_store, val_store = find_sets(config)
     assert train_store is not None
-    model, architecture = starting_network(start, train_store)
+    model, architecture = starting_network(start, train_store, given)
     task = TASKS[architecture.model_type](architecture, config)
     train_set = training_set(config, train_store, architecture)
     val_set = validation_set(config, val_store, architecture)
