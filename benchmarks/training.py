@@ -47,7 +47,7 @@ def make_step(config: TrainConfig) -> tuple[Callable[[PoseBatch], None], Iterato
     device = train_device(config.device)
     store, _ = find_sets(config)
     assert store is not None
-    model, architecture = starting_network(Start(config, Path()), store)
+    model, architecture = starting_network(Start(config, Path()), store, ())
     model.to(device).train()
     task = TASKS[architecture.model_type](architecture, config)
     precision = precision_of(config.precision, device, architecture.model_type)

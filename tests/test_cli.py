@@ -21,6 +21,21 @@ def test_the_command_line_beats_the_environment_and_that_beats_yaml(tmp_path, mo
     assert settings.weight_decay == 0.01
 
 
+def test_of_several_yamls_a_later_one_overrides(tmp_path):
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text("batch_size: 2\nepochs: 2\n")
+    second.write_text("epochs: 3\n")
+    settings = parse_train("--config", str(first), f"--cfg={second}")
+    assert (settings.batch_size, settings.epochs) == (2, 3)
+
+
+def test_a_space_in_the_environment_parts_the_items_of_a_list_alone(monkeypatch):
+    monkeypatch.setenv("HUMANPOSE3D_EXP", "my first run")
+    monkeypatch.setenv("HUMANPOSE3D_TRAIN_CHUNKS", "0 2")
+    settings = parse_train()
+    assert settings.exp == "my first run" and settings.train_chunks == (0, 2)
+
+
 def test_a_switch_of_the_yaml_can_be_turned_back(tmp_path):
     path = tmp_path / "preset.yaml"
     path.write_text("use_depth: false\nfast_dev_run: true\n")
@@ -47,6 +62,17 @@ def test_underscores_and_hyphens_are_the_same_flag():
 )
 def test_documented_flags_and_aliases_work(given, field, value):
     assert getattr(parse_train(*given), field) == value
+
+
+def test_what_was_said_is_known_be_it_the_default(tmp_path, monkeypatch):
+    path = tmp_path / "preset.yaml"
+    path.write_text("epochs: 50\naugmentation: {flip: 0.5}\nmix: [a=b:1]\n")
+    monkeypatch.setenv("HUMANPOSE3D_EARLY_STOPPING", "0")
+    args = ["-m", "-1", "--lr=1e-3", "--no-use-depth", "--weights.mse", "1", "--continue_exp", "--cfg", str(path)]
+    assert cli.given_fields(config.TrainConfig, args) == {
+        "epochs", "augmentation", "mix", "early_stopping", "max_steps", "learning_rate", "use_depth", "weights",
+        "resume", "config",
+    }  # fmt: skip
 
 
 def test_the_defaults_are_the_described_systems():

@@ -14,6 +14,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from humanpose3d import model_config as architectures
+from humanpose3d.chunks.read import open_chunk
 from humanpose3d.config import AugmentationConfig, TrainConfig
 from humanpose3d.models.checkpoint import load_model
 from humanpose3d.tasks import LiftingTask
@@ -257,6 +258,28 @@ def test_a_lifter_with_a_window_begins_with_what_one_of_single_frames_knows(moti
     assert many.config.window == 27 and load_model(one).config.window == 1
 
 
+def test_a_checkpoints_network_is_not_another_ones(root, tmp_path):
+    train_model(settings(root, tmp_path, model_type="lifter", exp="one", max_steps=1))
+    one = tmp_path / "logs/one/checkpoints/last.pth"
+    asked = settings(root, tmp_path, model_type="lifter", checkpoint=one, exp="two", max_steps=1)
+    for change, message in (
+        ({"use_depth": False}, "has use_depth True, asked for is False; leave out --use-depth"),
+        ({"image_backbone": "resnet18"}, "has image_backbone none, asked for is resnet18"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train_model(replace(asked, **change))
+    train_model(asked, {"use_depth", "window", "image_backbone"})
+
+
+def test_an_evaluation_says_which_settings_change_nothing(motion, tmp_path):
+    best = train_model(settings(motion, tmp_path, model_type="lifter", exp="one", max_steps=1)).facts["best_checkpoint"]
+    asked = settings(motion, tmp_path, evaluate=True, checkpoint=Path(best))
+    with pytest.raises(ValueError, match="is a lifter; leave them out"):
+        train_model(replace(asked, flip_test=True))
+    assert "--devices" in train_model(replace(asked, devices=4)).notes[0]
+    assert not any("--devices" in note for note in train_model(asked).notes)
+
+
 def test_chunks_without_pictures_are_not_for_a_network_that_looks_at_them(motion, tmp_path):
     with pytest.raises(ValueError, match=r"has no pictures, and the cnn looks at them; .*--model-type lifter"):
         train_model(settings(motion, tmp_path, model_type="cnn"))
@@ -327,6 +350,36 @@ def test_processes_that_the_trainer_starts_itself_train_as_one_does(motion, tmp_
     assert more.facts["steps"] == 6
 
 
+def test_a_backbone_whose_last_stages_are_not_read_trains_in_two_processes(root, tmp_path):
+    command = [
+        sys.executable, str(MAIN), "--chunks-dir", str(root), "--model-type", "lifter", "--model-size", "tiny",
+        "--image-backbone", "mobilenetv3_small_050", "--batch-size", "4", "--accumulate", "1", "--max-steps", "3",
+        "--workers", "0", "--device", "cpu", "--precision", "32", "--log-dir", str(tmp_path / "logs"), "--devices", "2",
+    ]  # fmt: skip
+    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0 and "trained to step 3" in done.stdout, done.stderr
+
+
+def test_what_any_process_left_out_stands_in_the_one_report_and_the_command_ends_with_1(motion, tmp_path):
+    broken = set()
+    shutil.copytree(motion, data := tmp_path / "data")
+    for path in sorted((data / "train").glob("*.tar")):
+        table = open_chunk(path).table
+        with path.open("r+b") as file:
+            file.seek(int(table.offsets[2, table.extensions.index("meta.json")]))
+            file.write(b"\0" * 9)
+        broken.add(f"{path.name}:{table.keys[2].decode()}")
+    command = [
+        sys.executable, str(MAIN), "--chunks-dir", str(data), "--model-type", "lifter", "--model-size", "tiny",
+        "--batch-size", "4", "--epochs", "1", "--workers", "0", "--device", "cpu", "--precision", "32",
+        "--log-dir", str(tmp_path / "logs"), "--exp", "two", "--devices", "2",
+    ]  # fmt: skip
+    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("skipped 4 of 29") == 1, done.stderr
+    skipped = json.loads((tmp_path / "logs/two/train_report.json").read_text())["skipped"]
+    assert {name for of_reason in skipped.values() for name in of_reason["inputs"]} == broken
+
+
 def assert_train_alike(logs: Path, command: list[str]) -> None:
     """The command makes the run `two` in two processes; its curves are those of the run `one`."""
     done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
@@ -347,6 +400,11 @@ def test_training_stops_after_so_many_validations_without_a_better_one(motion, t
     # Validated after 2, 4 and 6 batches, and after the epoch's 7.
     assert report.facts["steps"] == 7 and report.facts["best_step"] == 2
     assert "early" in report.summary
+    on = replace(config, exp=None, resume="stopped")
+    for _ in range(2):
+        report = train_model(on)
+        assert report.facts["steps"] == 7 and "raise --early-stopping" in report.summary, "it is complete"
+    assert train_model(replace(on, max_steps=9, early_stopping=0), {"max_steps", "early_stopping"}).facts["steps"] == 9
 
 
 @pytest.mark.parametrize(("rate", "said"), [(1e-3, None), (0.1, "does not learn"), (None, "diverges")])
@@ -389,6 +447,25 @@ def test_a_finished_run_goes_on_where_the_data_stopped(root, tmp_path, small_vie
     assert train_model(on).facts["batches"] == batches
     assert train_model(on).facts["batches"] == batches
     assert "raise --epochs or --max-steps" in train_model(on).summary
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_is_started_anew_by_its_name(motion, tmp_path):
+    config = settings(motion, tmp_path, model_type="lifter", exp="mine", epochs=1)
+    train_model(config)
+    with pytest.raises(ValueError, match="--resume mine"):
+        train_model(config)
+    for path in (tmp_path / "logs/mine/checkpoints").iterdir():
+        path.unlink()
+    assert train_model(replace(config, max_steps=2)).facts["steps"] == 2
+    assert sorted(curves(tmp_path / "logs/mine")["train/loss"]) == [1, 2], "nothing is left of the first"
+
+
+def test_every_process_refuses_a_name_that_is_taken_so_that_none_waits(motion, tmp_path, monkeypatch):
+    config = settings(motion, tmp_path, model_type="lifter", exp="mine", max_steps=1)
+    train_model(config)
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    with pytest.raises(ValueError, match="--resume mine"):
+        train_model(config)
 
 
 def test_a_run_does_not_go_on_with_other_data(root, tmp_path, small_views):
@@ -494,7 +571,8 @@ def wrong(root: Path, tmp_path: Path, what: str) -> tuple[dict, str]:
     if what == "no validation":
         return {"chunks_dir": str(root / "train")}, "--val-dir"
     if what == "name taken":
-        (tmp_path / "logs/mine").mkdir(parents=True)
+        (tmp_path / "logs").mkdir()
+        (tmp_path / "logs/mine").touch()
         return {"exp": "mine"}, "--resume mine"
     if what == "foreign checkpoint":
         torch.save({"state_dict": {}}, tmp_path / "other.pth")
@@ -506,6 +584,7 @@ def wrong(root: Path, tmp_path: Path, what: str) -> tuple[dict, str]:
     return {
         "missing": ({"chunks_dir": str(tmp_path / "nowhere")}, "nowhere holds no chunks"),
         "no such chunk": ({"train_chunks": (9,)}, "no chunk 9"),
+        "batch not for two": ({"batch_size": 3, "devices": 2}, "3 cannot be shared evenly by 2"),
         "batch too large": ({"batch_size": 64}, "lower the batch size"),
         "no steps": ({"max_steps": 0}, "--max-steps"),
         "no device": ({"device": "cuda:99"}, "cuda:99"),
@@ -518,8 +597,8 @@ def wrong(root: Path, tmp_path: Path, what: str) -> tuple[dict, str]:
 @pytest.mark.parametrize(
     "what",
     [
-        "missing", "unfinished", "no validation", "no such chunk", "batch too large", "no steps", "no device",
-        "name taken", "nothing to resume", "foreign checkpoint", "other skeleton", "nothing to evaluate",
+        "missing", "unfinished", "no validation", "no such chunk", "batch not for two", "batch too large", "no steps",
+        "no device", "name taken", "nothing to resume", "foreign checkpoint", "other skeleton", "nothing to evaluate",
         "missing checkpoint",
     ],
 )  # fmt: skip
@@ -536,7 +615,8 @@ def test_the_slurm_script_requeues_itself_and_goes_on(motion, tmp_path):
     """On a cluster of one CPU: `srun` runs the command, `scontrol` writes down what it is told."""
     tools = tmp_path / "tools"
     tools.mkdir()
-    for name, line in (("srun", 'exec "$@"'), ("scontrol", f'echo "$@" >> {tmp_path}/requeued')):
+    waits_for_none = '[ "$1" = --kill-on-bad-exit=1 ] && shift && exec "$@"'
+    for name, line in (("srun", waits_for_none), ("scontrol", f'echo "$@" >> {tmp_path}/requeued')):
         (tools / name).write_text(f"#!/bin/bash\n{line}\n")
         (tools / name).chmod(0o755)
     environment = os.environ | {
@@ -548,6 +628,7 @@ def test_the_slurm_script_requeues_itself_and_goes_on(motion, tmp_path):
         "--accumulate", "1", "--workers", "0", "--device", "cpu", "--precision", "32", "--epochs", "1000",
         "--checkpoint-interval", "1", "--cache-dir", str(tmp_path / "cache"),
     ]  # fmt: skip
+    (tmp_path / "logs/mine/checkpoints").mkdir(parents=True)  # of a job that ended before its first checkpoint
     first = subprocess.Popen(command, cwd=MAIN.parent, env=environment, start_new_session=True)
     last = tmp_path / "logs/mine/checkpoints/last.pth"
     while not last.exists():

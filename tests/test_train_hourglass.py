@@ -115,6 +115,9 @@ def test_a_checkpoint_of_other_joints_or_stacks_is_refused(root, tmp_path):
         train_model(settings(tmp_path / "other", tmp_path, checkpoint=best))
     with pytest.raises(ValueError, match="depths"):
         train_model(settings(root, tmp_path, resume="a", depths="2,2,2"))
+    for change in ({"depths": "2x3"}, {"stacks": 3}, {"channels": 16}, {"norm": "instance"}, {"arch": "hg8"}):
+        with pytest.raises(ValueError, match=rf"has {next(iter(change))} .*, asked for is"):
+            train_model(settings(root, tmp_path, checkpoint=best, **change))
 
 
 def test_the_arch_names_of_the_public_scripts(root, tmp_path):

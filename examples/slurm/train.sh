@@ -25,14 +25,10 @@ python=${PYTHON:-.venv/bin/python}
 # Three minutes before the end SLURM sends USR1 to this script alone.
 trap 'echo "time is up: $NAME goes back into the queue"; scontrol requeue "$SLURM_JOB_ID"; exit 0' USR1
 
-if [ -f "$logs/$NAME/checkpoints/last.pth" ]; then
-    begin=(--resume "$NAME")
-else
-    rm -rf "${logs:?}/$NAME" # of a job that ended before its first checkpoint
-    begin=(--exp "$NAME")
-fi
+begin=(--exp "$NAME") # also where a job ended before its first checkpoint
+if compgen -G "$logs/$NAME/checkpoints/*.pth" >/dev/null; then begin=(--resume "$NAME"); fi
 
-# In the background, so that the trap acts at once.
-srun "$python" main.py --chunks-dir "$CHUNKS" --log-dir "$logs" --devices "${SLURM_NTASKS_PER_NODE:-1}" \
+# In the background, so that the trap acts at once. An error of one task ends all: the others would wait for it.
+srun --kill-on-bad-exit=1 "$python" main.py --chunks-dir "$CHUNKS" --log-dir "$logs" --devices "${SLURM_NTASKS_PER_NODE:-1}" \
     --num-nodes "${SLURM_NNODES:-1}" --checkpoint-interval 500 "${begin[@]}" "$@" &
 wait $!

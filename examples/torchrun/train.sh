@@ -15,7 +15,7 @@ logs=${LOGS:-logs}
 python=${PYTHON:-.venv/bin/python}
 
 begin=(--exp "$name")
-if [ -f "$logs/$name/checkpoints/last.pth" ]; then begin=(--resume "$name"); fi
+if compgen -G "$logs/$name/checkpoints/*.pth" >/dev/null; then begin=(--resume "$name"); fi
 
 exec "$python" -m torch.distributed.run --nnodes "$NODES" --node-rank "$NODE" --nproc-per-node "${PER_NODE:-1}" \
     --master-addr "${HEAD%:*}" --master-port "${HEAD##*:}" \

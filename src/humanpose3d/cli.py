@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from inspect import getdoc
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 import tyro
 import yaml
@@ -26,17 +27,31 @@ C = TypeVar("C")
 
 
 def parse(command: type[C], args: Sequence[str], prog: str) -> C:
-    """The command's settings. Later wins: defaults, --config YAML, HUMANPOSE3D_<FIELD>, command line."""
+    """The command's settings. Later wins: defaults, --config YAML by YAML, HUMANPOSE3D_<FIELD>, command line."""
+    return tyro.cli(command, args=_one_command_line(command, args), prog=prog, description=getdoc(command))
+
+
+def given_fields(command: type, args: Sequence[str]) -> frozenset[str]:
+    """The fields that were said, in whichever of the three ways, and be it with the value they have by default."""
+    names: dict[str, str] = {}
+    for name, hint in get_type_hints(command, include_extras=True).items():
+        flag = name.replace("_", "-")
+        aliases = [
+            alias for word in getattr(hint, "__metadata__", ()) for alias in getattr(word, "aliases", None) or ()
+        ]
+        names |= dict.fromkeys(["--" + flag, "--no-" + flag, *aliases], name)
+    # --weights.mse=1 -> --weights
+    flags = (re.split("[=.]", word)[0].replace("_", "-") for word in _one_command_line(command, args))
+    return frozenset(names[flag] for flag in flags if flag in names)
+
+
+def _one_command_line(command: type, args: Sequence[str]) -> list[str]:
+    """All that was said, weakest first: the parser lets a later value override an earlier one."""
     args = _with_bare_resume(_with_case(args))
-    config_path = _config_path(args) or os.environ.get(ENVIRONMENT_PREFIX + "CONFIG")
-    fields = {field.name for field in dataclasses.fields(command)}  # type: ignore[arg-type]
-    # Everything becomes one command line, weakest first: the parser lets a later value override an earlier one.
-    merged = (
-        [*_from_yaml(Path(config_path), fields), *_from_environment(fields)]
-        if config_path
-        else _from_environment(fields)
-    )
-    return tyro.cli(command, args=[*merged, *args], prog=prog, description=getdoc(command))
+    hints = get_type_hints(command)
+    paths = _config_paths(args) or [path for path in [os.environ.get(ENVIRONMENT_PREFIX + "CONFIG")] if path]
+    of_yaml = [argument for path in paths for argument in _from_yaml(Path(path), set(hints))]
+    return [*of_yaml, *_from_environment(hints), *args]
 
 
 def run(
@@ -112,7 +127,7 @@ def train(args: Sequence[str] | None = None, prog: str | None = None) -> int:
     def stage(settings: config.TrainConfig) -> StageReport:
         from humanpose3d.train import train_model
 
-        return train_model(settings)
+        return train_model(settings, given_fields(config.TrainConfig, sys.argv[1:] if args is None else args))
 
     return run(config.TrainConfig, stage, args, prog)
 
@@ -247,12 +262,14 @@ def _arguments(settings: Any) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in own}
 
 
-def _config_path(args: Sequence[str]) -> str | None:
-    for position, argument in enumerate(args):
-        flag, _, value = argument.partition("=")
-        if flag in ("--config", "--cfg"):
-            return value or (args[position + 1] if position + 1 < len(args) else None)
-    return None
+def _config_paths(args: Sequence[str]) -> list[str]:
+    """Of all --config, in their order."""
+    words = [argument.partition("=") for argument in args]
+    return [
+        value if joined else "".join(args[position + 1 : position + 2])
+        for position, (flag, joined, value) in enumerate(words)
+        if flag in ("--config", "--cfg")
+    ]
 
 
 def _with_case(args: Sequence[str]) -> list[str]:
@@ -298,15 +315,14 @@ def _from_yaml(path: Path, fields: set[str]) -> list[str]:
     return [argument for name, value in values.items() for argument in _as_arguments(name, value)]
 
 
-def _from_environment(fields: set[str]) -> list[str]:
-    return [
-        argument
-        for name in sorted(fields)
-        if (value := os.environ.get(ENVIRONMENT_PREFIX + name.upper())) is not None
-        for argument in _as_arguments(
-            name, yaml.safe_load(value) if value.lower() in ("true", "false") else value.split()
-        )
-    ]
+def _from_environment(hints: Mapping[str, Any]) -> list[str]:
+    found = []
+    for name, hint in sorted(hints.items(), key=lambda item: item[0]):
+        text = os.environ.get(ENVIRONMENT_PREFIX + name.upper())
+        if text is not None:
+            is_switch, is_list = text.lower() in ("true", "false"), get_origin(hint) is tuple
+            found += _as_arguments(name, yaml.safe_load(text) if is_switch else text.split() if is_list else text)
+    return found
 
 
 def _as_arguments(name: str, value: Any) -> list[str]:

@@ -37,7 +37,7 @@ class Command:
     """What every command takes."""
 
     config: Annotated[Path | None, arg(aliases=["--cfg"])] = None
-    """YAML file with any of these fields; the command line overrides it."""
+    """YAML file with any of these fields; the command line overrides it. Of several a later one overrides."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,6 +54,13 @@ def evaluate_checkpoint(config: TrainConfig) -> StageReport:
     report = StageReport("evaluate")
     device = train_device(config.device)
     loaded = load_model(config.checkpoint, device)
+    if not isinstance(loaded.config, HourglassConfig) and (config.flip_test or config.decoder != TrainConfig.decoder):
+        raise ValueError(
+            f"--flip-test and --decoder read an hourglass's heat maps, and {config.checkpoint} is a "
+            f"{loaded.config.model_type}; leave them out"
+        )
+    if any(getattr(config, name) != getattr(TrainConfig, name) for name in ("devices", "num_nodes", "strategy")):
+        report.note("--evaluate is one process on one device: --devices, --num-nodes and --strategy change nothing")
     if config.protocol is not None:
         return _evaluate_by_protocol(config, report, loaded, device)
     train_store, val_store = find_sets(config, evaluating=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,21 +11,32 @@ import numpy as np
 import torch
 from torch import nn
 
-from humanpose3d.config import LIFTER_WEIGHTS, LossWeights, TrainConfig
+from humanpose3d.config import LIFTER_WEIGHTS, TrainConfig
 from humanpose3d.dataset.chunked_dataset import StreamingChunkedDataset
-from humanpose3d.model_config import HourglassConfig, ModelConfig, model_config
+from humanpose3d.model_config import HourglassConfig, LifterConfig, ModelConfig, model_config
 from humanpose3d.models import build_model
 from humanpose3d.models.checkpoint import LoadedModel, load_model
 from humanpose3d.models.hourglass import check_depths, parse_depths
 from humanpose3d.models.hps import BodyRegressor, load_backbone_weights
 from humanpose3d.models.lifter import KeypointLifter, with_window
 from humanpose3d.remotes import Store
-from humanpose3d.runs import find_checkpoint, new_run, resumed_config, run_of
+from humanpose3d.runs import find_checkpoint, named_run, resumed_config, run_of
 from humanpose3d.tasks.devices import is_first_process
 from humanpose3d.warp import in_view
 
 LABELS_LOOKED_AT, MOST_OUTSIDE = 256, 0.5  # before a training on 2D labels; share of them that may be off the picture
 HOURGLASS_SETTINGS = ("channels", "residual_blocks", "norm", "block", "input_size", "heatmap_sigma")
+ARCHITECTURE = (
+    *HOURGLASS_SETTINGS,
+    "arch",
+    "stacks",
+    "depths",
+    "use_depth",
+    "window",
+    "image_backbone",
+    "head",
+    "backbone",
+)
 
 
 @dataclass(frozen=True)
@@ -32,34 +44,40 @@ class Start:
     """Where a run begins: anew, from another run's weights, or where it was."""
 
     config: TrainConfig
-    run: Path
+    run: Path | None  # None: a new one, named by the date when it begins
     checkpoint: Path | None = None  # to resume from
     loaded: LoadedModel | None = None  # of the checkpoint to resume from, or of the one to take the weights from
 
 
-def find_start(config: TrainConfig) -> Start:
-    """The run's folder (not made yet), and what it begins from. ValueError, FileNotFoundError: there is none."""
+def find_start(config: TrainConfig, given: Collection[str]) -> Start:
+    """The run's folder (not made yet), and what it begins from. ValueError, FileNotFoundError: there is none.
+
+    given: the settings that were said, be it with their default.
+    """
+    if config.model_type == "lifter" and "weights" not in given:
+        config = replace(config, weights=LIFTER_WEIGHTS)
     if config.resume is None:
-        run = new_run(config.log_dir, config.exp) if is_first_process() else config.log_dir / "another-process"
         loaded = None if config.checkpoint is None else load_model(config.checkpoint)
-        if config.model_type == "lifter" and config.weights == LossWeights():
-            config = replace(config, weights=LIFTER_WEIGHTS)
-        return Start(config, run, loaded=loaded)
+        return Start(config, _new_run(config), loaded=loaded)
     checkpoint = find_checkpoint(config.resume, config.log_dir)
     loaded = load_model(checkpoint)
     if "training" not in loaded.meta:
         raise ValueError(f"{checkpoint} holds weights alone, no run to go on with; start one with --checkpoint instead")
-    settings, changes = resumed_config(config, loaded.meta["train_config"])
-    run = run_of(checkpoint) or new_run(config.log_dir, config.exp)
+    settings, changes = resumed_config(config, loaded.meta["train_config"], given)
+    run = run_of(checkpoint) or _new_run(config)
     if is_first_process():
         print(
-            f"going on with {run} from {checkpoint.name}" + "".join(f"; {change}" for change in changes),
+            f"going on with {run or 'a new run'} from {checkpoint.name}" + "".join(f"; {change}" for change in changes),
             file=sys.stderr,
         )
     return Start(settings, run, checkpoint, loaded)
 
 
-def starting_network(start: Start, store: Store) -> tuple[nn.Module, ModelConfig]:
+def _new_run(config: TrainConfig) -> Path | None:
+    return None if config.exp is None else named_run(config.log_dir, config.exp)
+
+
+def starting_network(start: Start, store: Store, given: Collection[str]) -> tuple[nn.Module, ModelConfig]:
     """The network to train. A new one speaks the skeletons of the training chunks."""
     config = start.config
     if start.loaded is not None:
@@ -69,6 +87,8 @@ def starting_network(start: Start, store: Store) -> tuple[nn.Module, ModelConfig
                 f"{config.checkpoint} is a {found.model_type} of size {found.size}, asked for is a {config.model_type} "
                 f"of size {config.model_size}; give --model-type {found.model_type} --model-size {found.size}"
             )
+        if start.checkpoint is None:
+            _check_architecture(config, found, given)
         if start.checkpoint is None and isinstance(found, HourglassConfig):
             return _at_size(start.loaded.model, found, config.input_size)
         if start.checkpoint is None and isinstance(start.loaded.model, KeypointLifter):
@@ -79,6 +99,25 @@ def starting_network(start: Start, store: Store) -> tuple[nn.Module, ModelConfig
     architecture = _hourglass(config, store) if config.model_type == "hourglass" else _lifter(config, store)
     torch.manual_seed(config.random_seed)
     return build_model(architecture, pretrained=config.pretrained), architecture
+
+
+def _check_architecture(config: TrainConfig, found: ModelConfig, given: Collection[str]) -> None:
+    """ValueError where a setting that was given asks for another network than that of --checkpoint."""
+    own, asked = found.to_dict(), {name: getattr(config, name) for name in ARCHITECTURE if name in given}
+    if isinstance(found, HourglassConfig):
+        own |= {"stacks": len(found.depths), "arch": f"hg{len(found.depths)}"}
+        if config.depths:
+            asked["depths"] = parse_depths(config.depths)
+        asked.pop("input_size", None)  # this can be changed,
+    if isinstance(found, LifterConfig) and config.window > 1:
+        asked.pop("window", None)  # and this made longer
+    for name, value in asked.items():
+        if (value or None) != (own.get(name) or None):
+            its, theirs = ("none" if each in (None, "") else each for each in (own.get(name), value))
+            raise ValueError(
+                f"{config.checkpoint} has {name} {its}, asked for is {theirs}; leave out --{name.replace('_', '-')}, "
+                "or train anew without --checkpoint"
+            )
 
 
 def _lifter(config: TrainConfig, store: Store) -> ModelConfig:

@@ -9,11 +9,12 @@ import logging
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from itertools import islice
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 import lightning
 import orjson
@@ -24,11 +25,11 @@ from torch import nn
 from humanpose3d.config import TrainConfig
 from humanpose3d.dataset.chunked_dataset import StreamingLoader
 from humanpose3d.evaluate import PREVIEWS, add_scores, evaluate_checkpoint, in_words, write_joints_of
-from humanpose3d.files import make_folder, scratch_folder, write_report
+from humanpose3d.files import scratch_folder, write_report
 from humanpose3d.model_config import ModelConfig
 from humanpose3d.models.checkpoint import describe, load_model
 from humanpose3d.reports import StageReport
-from humanpose3d.runs import BEST, LAST, checkpoints_folder, settings_dict, write_settings
+from humanpose3d.runs import BEST, LAST, changed_settings, checkpoints_folder, own_folder, settings_dict, write_settings
 from humanpose3d.starting import Start, find_start, starting_network
 from humanpose3d.tasks import TASKS, BodyTask, Task
 from humanpose3d.tasks.devices import is_first_process, precision_of, processes_of, strategy_of, train_device
@@ -38,11 +39,13 @@ from humanpose3d.tasks.watching import StepProfiler
 from humanpose3d.training_sets import find_sets, training_loader, training_set, validation_loader, validation_set
 
 
-def train_model(config: TrainConfig) -> StageReport:
+def train_model(config: TrainConfig, given: Collection[str] | None = None) -> StageReport:
     """Train, go on with a run, or, with `evaluate`, measure a checkpoint. Writes <stage>_report.json into the run.
 
+    given: names of the settings that were said, be it with their default; None: all that have another value.
     ValueError and OSError say in one line what is wrong with the request or the data.
     """
+    given = changed_settings(config) if given is None else given
     if config.evaluate:
         return evaluate_checkpoint(config)
     if config.protocol is not None:
@@ -51,22 +54,22 @@ def train_model(config: TrainConfig) -> StageReport:
         raise ValueError(f"--max-steps {config.max_steps} trains nothing; give a number above 0, or -1 for no limit")
     with _quiet_lightning():
         if not config.fast_dev_run:
-            return _train(config)
+            return _train(config, given)
         if config.resume is not None:
             raise ValueError("--fast-dev-run is a run of its own; leave out --resume")
         with scratch_folder() as folder:
-            report = _train(replace(config, log_dir=folder, exp=None, epochs=1))
+            report = _train(replace(config, log_dir=folder, exp=None, epochs=1), given)
         report.summary = "one training and one validation batch went through everything; nothing is kept"
         return report
 
 
-def _train(config: TrainConfig) -> StageReport:
+def _train(config: TrainConfig, given: Collection[str]) -> StageReport:
     report = StageReport("train")
-    start = find_start(config)
+    start = find_start(config, given)
     config = start.config
     train_store, val_store = find_sets(config)
     assert train_store is not None
-    model, architecture = starting_network(start, train_store)
+    model, architecture = starting_network(start, train_store, given)
     task = TASKS[architecture.model_type](architecture, config)
     train_set = training_set(config, train_store, architecture)
     val_set = validation_set(config, val_store, architecture)
@@ -77,27 +80,29 @@ def _train(config: TrainConfig) -> StageReport:
             validation_loader(config, val_set, architecture, rank, world_size),
         )
 
-    make_loaders(0, 1)  # what is wrong with the request shows before the run's folder is made
+    processes, engine = _engine(config, architecture)
+    make_loaders(0, processes)  # what is wrong with the request shows before the run's folder is made
     entry = describe(architecture, orjson.dumps(settings_dict(config)).decode())
     if config.compile:
         model.compile()  # in place, so that the weights keep their names
     module = TrainingModule(model, task, config, make_loaders, entry)
-    keeper = RunKeeper(start.run, config, _validator(config, task))
-    trainer = _trainer(config, keeper, architecture)
-    if is_first_process():
-        make_folder(checkpoints_folder(start.run))
-        write_settings(start.run, config)
-    _fit(trainer, module, start)
-    _report_training(report, start, trainer, module, keeper)
-    best = checkpoints_folder(start.run) / BEST
-    if isinstance(task, BodyTask) and trainer.is_global_zero and best.is_file() and not config.fast_dev_run:
-        loaded = load_model(best, train_device(config.device))
-        report.facts["predicted_joints"] = write_joints_of(config, loaded, task, val_set, start.run)
-    if trainer.is_global_zero:
-        write_report(start.run, report)
-    else:
-        report.summary = f"process {trainer.global_rank}: done"
-    return report
+    others = nullcontext(config.log_dir / "another-process")  # which write nothing
+    with own_folder(start.run, config.log_dir) if is_first_process() else others as run:
+        keeper = RunKeeper(run, config, _validator(config, task))
+        trainer = _trainer(config, keeper, engine)
+        if is_first_process():
+            write_settings(run, config)
+        _fit(trainer, module, keeper, start)
+        _report_training(report, start, trainer, module, keeper)
+        best = checkpoints_folder(run) / BEST
+        if isinstance(task, BodyTask) and trainer.is_global_zero and best.is_file() and not config.fast_dev_run:
+            loaded = load_model(best, train_device(config.device))
+            report.facts["predicted_joints"] = write_joints_of(config, loaded, task, val_set, run)
+        if trainer.is_global_zero:
+            write_report(run, report)
+            return report
+    # The report is the first's, and so is the exit code: lightning ends all for another's.
+    return StageReport("train", summary=f"process {trainer.global_rank}: done")
 
 
 def _validator(config: TrainConfig, task: Task) -> Callable[[nn.Module, StreamingLoader], Scores]:
@@ -109,30 +114,37 @@ def _validator(config: TrainConfig, task: Task) -> Callable[[nn.Module, Streamin
     return validate
 
 
-def _trainer(config: TrainConfig, keeper: RunKeeper, architecture: ModelConfig) -> lightning.Trainer:
+def _engine(config: TrainConfig, architecture: ModelConfig) -> tuple[int, dict[str, Any]]:
+    """(how many processes, lightning's words for where and how they compute). ValueError where they cannot."""
     device = train_device(config.device)
-    draws_bar = sys.stderr.isatty()
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")
     devices, nodes = processes_of(config, device)
     processes = nodes * (devices if isinstance(devices, int) else len(devices))
+    return processes, {
+        "accelerator": device.type,
+        "devices": devices,
+        "num_nodes": nodes,
+        "strategy": strategy_of(config.strategy, processes, device),
+        "precision": precision_of(config.precision, device, architecture.model_type),
+        "sync_batchnorm": processes > 1 and device.type == "cuda",
+    }
+
+
+def _trainer(config: TrainConfig, keeper: RunKeeper, engine: dict[str, Any]) -> lightning.Trainer:
+    draws_bar = sys.stderr.isatty()
+    if engine["accelerator"] == "cuda":
+        torch.set_float32_matmul_precision("high")
     callbacks: list[Callback] = [keeper]
     if draws_bar:
         callbacks.append(TrainingBar())
     if config.profile:
         callbacks.append(StepProfiler(keeper.run))
     return lightning.Trainer(
-        accelerator=device.type,
-        devices=devices,
-        num_nodes=nodes,
-        strategy=strategy_of(config.strategy, processes, device),
-        precision=precision_of(config.precision, device, architecture.model_type),  # type: ignore[arg-type]
+        **engine,
         max_epochs=config.epochs,
         max_steps=config.max_steps,
         limit_train_batches=1 if config.fast_dev_run else None,
         accumulate_grad_batches=config.gradient_accumulation_steps,
         gradient_clip_val=config.clip_norm or None,
-        sync_batchnorm=processes > 1 and device.type == "cuda",
         callbacks=callbacks,
         enable_progress_bar=draws_bar,
         enable_checkpointing=False,  # RunKeeper's, at the end of optimizer steps only
@@ -143,7 +155,7 @@ def _trainer(config: TrainConfig, keeper: RunKeeper, architecture: ModelConfig) 
     )
 
 
-def _fit(trainer: lightning.Trainer, module: TrainingModule, start: Start) -> None:
+def _fit(trainer: lightning.Trainer, module: TrainingModule, keeper: RunKeeper, start: Start) -> None:
     try:
         trainer.fit(module, ckpt_path=start.checkpoint, weights_only=True)
     except torch.OutOfMemoryError:
@@ -152,30 +164,29 @@ def _fit(trainer: lightning.Trainer, module: TrainingModule, start: Start) -> No
             "--accumulate as much, and --resume where a checkpoint was written"
         ) from None
     except SystemExit:  # lightning's answer to Ctrl-C
-        _stop(start)
+        _stop(keeper.run)
     if module.is_stopping and trainer.global_step < module.total_steps:
-        _stop(start)
+        _stop(keeper.run)
 
 
-def _stop(start: Start) -> NoReturn:
+def _stop(run: Path) -> NoReturn:
     if not is_first_process():
         sys.exit(0)  # else the first, which may still be at work, is stopped for it
-    raise KeyboardInterrupt(f"go on with --resume {start.run}") from None
+    raise KeyboardInterrupt(f"go on with --resume {run}") from None
 
 
 def _report_training(
     report: StageReport, start: Start, trainer: lightning.Trainer, module: TrainingModule, keeper: RunKeeper
 ) -> None:
-    best, criterion = checkpoints_folder(start.run) / BEST, module.task.criterion
+    best, criterion = checkpoints_folder(keeper.run) / BEST, module.task.criterion
     report.inputs = len(module.loaders.train.dataset)
-    for loader in (module.loaders.train, module.loaders.val):
-        for name, reason in loader.quarantined.items():
-            report.skip(name, reason)
+    for name, reason in _quarantined(trainer, module).items():
+        report.skip(name, reason)
     report.facts |= {
-        "run": str(start.run),
+        "run": str(keeper.run),
         "resumed_from": None if start.checkpoint is None else str(start.checkpoint),
         "best_checkpoint": str(best) if best.is_file() else None,
-        "last_checkpoint": str(checkpoints_folder(start.run) / LAST),
+        "last_checkpoint": str(checkpoints_folder(keeper.run) / LAST),
         "steps": trainer.global_step,
         "batches": module.batches_seen,
         f"best_{criterion.name}": module.best_score if math.isfinite(module.best_score) else None,
@@ -185,7 +196,9 @@ def _report_training(
         "settings": settings_dict(start.config),
     }
     if keeper.scores is None:
-        report.summary = f"{start.run} had its {trainer.global_step} steps; raise --epochs or --max-steps to go on"
+        is_early = module.is_stale and trainer.global_step < module.total_steps
+        more = "--early-stopping (0: never)" if is_early else "--epochs or --max-steps"
+        report.summary = f"{keeper.run} had its {trainer.global_step} steps; raise {more} to go on"
         return
     add_scores(report, keeper.scores, module.task)
     patience = start.config.early_stopping
@@ -195,6 +208,16 @@ def _report_training(
         f"{in_words(keeper.scores, module.task)} on {keeper.scores.samples} validation samples; "
         f"best {module.best_score:.1f} {criterion.unit} at step {module.best_step}: {best}"
     )
+
+
+def _quarantined(trainer: lightning.Trainer, module: TrainingModule) -> dict[str, str]:
+    """Name -> reason of what was left out, by all processes: each reads its own part."""
+    found = module.loaders.train.quarantined | module.loaders.val.quarantined
+    if trainer.world_size == 1:
+        return found
+    of_all: list[dict[str, str]] = [{}] * trainer.world_size
+    torch.distributed.all_gather_object(of_all, found)
+    return {name: reason for of_one in of_all for name, reason in of_one.items()}
 
 
 @contextmanager

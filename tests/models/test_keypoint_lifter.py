@@ -13,7 +13,7 @@ from torch import nn
 from humanpose3d.dataset.keypoint_batches import depth_around
 from humanpose3d.model_config import model_config
 from humanpose3d.models import build_model
-from humanpose3d.models.joint_features import depths_at_keypoints
+from humanpose3d.models.joint_features import JointImageFeatures, depths_at_keypoints
 from humanpose3d.models.lifter import (
     KeypointLifter,
     keypoint_rays,
@@ -237,6 +237,15 @@ def test_with_a_backbone_it_looks_at_the_picture_at_the_keypoints():
     loss = model.train()(batch).joints_cam_m.square().sum()
     loss.backward()
     assert all(parameter.grad is not None for parameter in model.image.backbone.blocks[0].parameters())
+
+
+@pytest.mark.parametrize("backbone", ["mobilenetv3_small_050", "efficientnet_b0", "hrnet_w18_small", "resnet18"])
+def test_of_a_backbone_just_what_is_read_is_trained(backbone):
+    image = JointImageFeatures(backbone, 8, 64)
+    assert all(module.training for module in image.modules()), "as it came"
+    image(picture_batch()).sum().backward()
+    for name, parameter in image.named_parameters():
+        assert parameter.requires_grad == (parameter.grad is not None), name
 
 
 def test_a_keypoint_off_the_picture_or_missing_is_no_trouble_for_the_backbone():

@@ -11,7 +11,7 @@ from humanpose3d.sample import PoseSample, make_key
 from humanpose3d.skeletons import H36M_17, H36M_32, HAND_21, LSP_14, MPI_17, MPI_28, MPII_16, SMPL_24, SPIN_24, Skeleton
 from humanpose3d.tasks.criterion import Measurable
 from humanpose3d.tasks.measures import MEASURES
-from humanpose3d.tasks.protocol_report import paper_table
+from humanpose3d.tasks.protocol_report import deviations, paper_table
 from humanpose3d.tasks.protocol_scores import Frames, ProtocolEvaluation, ProtocolScores, keypoint_source, read_frames
 from humanpose3d.tasks.protocols import PROTOCOLS, check_model, get_protocol, scored_columns
 
@@ -165,6 +165,13 @@ def test_3dhp_scores_14_joints_from_the_pelvis_with_its_own_threshold():
     shifted = predicted.clone()
     shifted[:, MPI_17.index("pelvis")] += 0.3  # the root moves everything measured from it
     assert evaluate("3dhp", samples, shifted, labels, MPI_17).whole.values["pck_percent"] == 0.0
+
+
+def test_3dhp_says_that_papers_score_the_universal_skeleton():
+    samples = [frame(f"TS{number}", "Sitting", corpus="mpi_inf_3dhp") for number in range(1, 7)]
+    protocol, labels = PROTOCOLS["3dhp"], poses(6, len(MPI_17))
+    said = deviations(protocol, read_frames(samples, protocol), evaluate("3dhp", samples, labels, labels, MPI_17))
+    assert "published figures are against univ_annot3" in said[0]
 
 
 def test_another_skeleton_is_scored_where_it_has_the_joints_exactly():

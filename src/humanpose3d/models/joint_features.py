@@ -23,7 +23,7 @@ PATCH_STEP = 0.02  # in shares of the person's size: about the radius of a wrist
 class JointImageFeatures(nn.Module):
     """PoseBatch with pictures -> [B Jin width]: a network's features, at two scales, read at the keypoints."""
 
-    def __init__(self, backbone: str, width: int, *, pretrained: bool = False) -> None:
+    def __init__(self, backbone: str, width: int, input_size: int, *, pretrained: bool = False) -> None:
         """backbone: timm's name of a network that gives a pyramid. ValueError for any other.
 
         pretrained: start from timm's ImageNet weights, which timm downloads where it has not yet.
@@ -33,6 +33,7 @@ class JointImageFeatures(nn.Module):
 
         try:
             network: Any = timm.create_model(backbone, pretrained=pretrained, features_only=True, out_indices=LEVELS)
+            _freeze_unread(network, input_size)
         except (RuntimeError, AttributeError, IndexError, AssertionError) as error:
             raise ValueError(
                 f"timm has no network '{backbone}' with a pyramid of features ({error}); mobilenetv3_small_050, "
@@ -49,6 +50,17 @@ class JointImageFeatures(nn.Module):
             for level in self.backbone(scale_image(batch.image))
         ]
         return self.project(torch.cat(found, dim=1).mT)
+
+
+@torch.enable_grad()
+def _freeze_unread(network: nn.Module, input_size: int) -> None:
+    """Of what timm builds, all that no level that is read depends on: processes would wait for its gradients."""
+    parameters = list(network.parameters())
+    levels = network.eval()(torch.zeros(1, 3, input_size, input_size))  # so that it leaves no trace in statistics
+    found = torch.autograd.grad(sum(level.sum() for level in levels), parameters, allow_unused=True)
+    for parameter, gradient in zip(parameters, found, strict=True):
+        parameter.requires_grad_(gradient is not None)
+    network.train()
 
 
 def depths_at_keypoints(depth_m: Tensor, points_px: Tensor, known: Tensor, input_size: int) -> tuple[Tensor, Tensor]:

@@ -69,7 +69,7 @@ class KeypointLifter(nn.Module):
         self.embed = JointTokens(inputs, width, use_depth=config.use_depth, range_m=config.depth_range_m)
         self.frames = FrameTokens(config, inputs) if config.window > 1 else None
         backbone = config.image_backbone
-        self.image = JointImageFeatures(backbone, width, pretrained=pretrained) if backbone else None
+        self.image = JointImageFeatures(backbone, width, config.input_size, pretrained=pretrained) if backbone else None
         self.encoder = nn.ModuleList(_block(config) for _ in range(config.input_blocks))
         self.queries = nn.Parameter(0.02 * torch.randn(outputs + 1, width))  # of the output joints, and of the root
         self.bridge = Block(width, config.heads, config.expansion, config.dropout, crosses=True)

@@ -98,7 +98,7 @@ def paper_table(protocol: Protocol, scores: ProtocolScores) -> dict[str, float]:
 
 def deviations(protocol: Protocol, frames: Frames, scores: ProtocolScores) -> list[str]:
     """In which ways this is not the published protocol, a line each."""
-    found = []
+    found = [protocol.deviation] if protocol.deviation else []
     if foreign := sorted(set(frames.corpora) - {protocol.corpus}):
         found.append(
             f"measured on {', '.join(foreign)}, the protocol is of {protocol.corpus}: compare with no published figure"

@@ -163,7 +163,7 @@ class TrainingModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         config = self.config
-        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        trained = list(self.model.parameters())  # frozen ones too, which it skips: older checkpoints count them
         groups = [
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},  # biases and norms
@@ -186,6 +186,11 @@ class TrainingModule(lightning.LightningModule):
             return partial(warm_up_cosine, warm_up=min(config.warmup_steps, total // 10), total=total)
         each = 1 if config.schedule_unit == "steps" else self.steps_per_epoch
         return partial(staircase, falls=[at * each for at in config.schedule], gamma=config.gamma)
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether as many validations were in vain as --early-stopping bears."""
+        return 0 < self.config.early_stopping <= self.stale_validations
 
     @property
     def steps_per_epoch(self) -> int:
@@ -274,9 +279,10 @@ class RunKeeper(Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, TrainingModule)
         self._step, self._batches = trainer.global_step, pl_module.batches_seen
+        trainer.should_stop = pl_module.is_stale  # a run that had stopped early takes no further step
         if trainer.is_global_zero:
             # A killed run may have written beyond its last checkpoint: those steps are taken again.
-            self._writer = SummaryWriter(str(self.run), purge_step=self._step + 1 if self._step else None)
+            self._writer = SummaryWriter(str(self.run), purge_step=self._step + 1)
         self._told = self._mark = self._ended = time.monotonic()
 
     def on_train_batch_start(
@@ -322,8 +328,7 @@ class RunKeeper(Callback):
             self._save(trainer, [LAST, f"step_{trainer.global_step}.pth"])
         elif validates or pl_module.is_stopping:
             self._save(trainer, [LAST])
-        stale = self.config.early_stopping and pl_module.stale_validations >= self.config.early_stopping
-        if stale or pl_module.is_stopping:
+        if pl_module.is_stale or pl_module.is_stopping:
             trainer.should_stop = True
         self._step, self._batches = trainer.global_step, pl_module.batches_seen
         self._mark = self._ended = time.monotonic()
