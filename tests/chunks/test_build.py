@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -364,18 +365,7 @@ def test_a_chunker_killed_anywhere_ends_with_the_same_bytes(
 ) -> None:
     (corpus.images / corpus.frames[2].image_path).write_bytes(b"broken")
     whole = build(corpus, tmp_path / "whole")
-    make, made = build_module.SampleMaker.make, []
-
-    def cut(maker: Any, frame: LabelledFrame) -> dict[str, bytes]:
-        made.append(frame.key)
-        if len(made) == killed_at:
-            raise KeyboardInterrupt
-        return make(maker, frame)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(build_module.SampleMaker, "make", cut)
-        with pytest.raises(KeyboardInterrupt):
-            build(corpus, tmp_path / "cut")
+    cut_at(killed_at, corpus, tmp_path / "cut", monkeypatch)
     resumed = build(corpus, tmp_path / "cut")
     again = build(corpus, tmp_path / "cut")
     assert hashes(tmp_path / "cut") == hashes(tmp_path / "whole")
@@ -463,6 +453,54 @@ def test_new_cues_are_not_taken_for_the_old_ones(corpus: Corpus, tmp_path: Path)
     corpus.write_cues(corpus.frames[2], [corpus.person(corpus.frames[2])])
     with pytest.raises(ValueError, match=r"finished set of other settings or other input \(input\)"):
         build(corpus, tmp_path / "out")
+
+
+def moved_camera(frame: LabelledFrame) -> dict[str, Any]:
+    assert frame.camera is not None
+    return {"camera": dataclasses.replace(frame.camera, t_m=frame.camera.t_m + 0.1)}
+
+
+LABEL_CHANGES: dict[str, Callable[[LabelledFrame], dict[str, Any]]] = {
+    "3D joints": lambda frame: {"joints_cam_m": frame.joints_cam_m + np.float32(0.01)},
+    "camera": moved_camera,
+    "SMPL pose": lambda frame: {"smpl_pose_rad": np.zeros((24, 3), np.float32)},
+    "valid": lambda frame: {"valid": False},
+}
+
+
+@pytest.mark.parametrize("change", LABEL_CHANGES)
+@pytest.mark.parametrize("killed_at", [None, 8])
+def test_a_set_of_other_labels_is_neither_kept_nor_gone_on_with(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, killed_at: int | None
+) -> None:
+    cut_at(killed_at, corpus, tmp_path / "out", monkeypatch)
+    corpus.frames[7] = dataclasses.replace(corpus.frames[7], **LABEL_CHANGES[change](corpus.frames[7]))
+    with pytest.raises(ValueError, match=r"finished set of other settings or other input \(input\)"):
+        build(corpus, tmp_path / "out")
+
+
+def test_keypoints_found_anew_are_not_taken_for_the_old_ones_of_the_same_length(corpus: Corpus, tmp_path: Path) -> None:
+    build(corpus, tmp_path / "out")
+    before = corpus.cues(7)[0].read_bytes()
+    corpus.cues(7)[0].write_bytes(before.replace(b'"score":0.9', b'"score":0.8'))
+    assert corpus.cues(7)[0].read_bytes() != before
+    with pytest.raises(ValueError, match=r"finished set of other settings or other input \(input\)"):
+        build(corpus, tmp_path / "out")
+
+
+def cut_at(number: int | None, corpus: Corpus, output: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    """Runs the chunker until it makes that sample; to its end where there is no number."""
+    make, made = build_module.SampleMaker.make, []
+
+    def cut(maker: Any, frame: LabelledFrame) -> dict[str, bytes]:
+        made.append(frame.key)
+        if len(made) == number:
+            raise KeyboardInterrupt
+        return make(maker, frame)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt) if number else nullcontext():
+        patched.setattr(build_module.SampleMaker, "make", cut)
+        build(corpus, output, **changes)
 
 
 def test_chunks_go_straight_to_a_remote(corpus: Corpus, tmp_path: Path, s3_remote: Any) -> None:

@@ -170,7 +170,7 @@ def _own_settings(source: ModuleType, dataset: str, given: Mapping[str, Any]) ->
 @dataclass
 class _Survey:
     frames: int = 0
-    digest: str = ""  # of the frames' keys and their files' sizes or own keypoints: what a restart must find again
+    digest: str = ""  # of the labels, cameras and keypoints, and of the pictures' sizes: what a restart must find again
     sidecars: int = 0
     skeleton: str | None = None
     keypoint_skeleton: str | None = None
@@ -202,20 +202,21 @@ def _survey(frames: Iterator[LabelledFrame], images: Path, processed: Path, cues
                 assert frame.keypoint_track is not None
                 survey.keypoint_skeleton = survey.keypoint_skeleton or frame.keypoint_track.skeleton
                 has_files.append(True)
-                digest.update(frame.key.encode() + frame.keypoint_track.points[frame.track_row].tobytes())
+                digest.update(_told_by(frame))
                 continue
             json_path, _ = sidecar_paths(processed / frame.image_path.parent, frame.image_path.stem)
-            sizes = [image_bytes(images / frame.image_path), image_bytes(json_path)]
+            size, sidecar = image_bytes(images / frame.image_path), _content(json_path)
             survey.in_folder[frame.image_path.parent] += 1
-            if sizes[0] < 0:
+            if size < 0:
                 survey.missing[frame.image_path.parent] += 1
                 survey.first_missing = survey.first_missing or frame.image_path
-            if sizes[1] >= 0:
+            if sidecar is not None:
                 survey.sidecars += 1
                 survey.keypoint_skeleton = survey.keypoint_skeleton or _skeleton_of(json_path)
-            digest.update(f"{frame.key} {sizes[0]} {sizes[1]}\n".encode())
-            is_complete = sizes[0] >= 0 and (sizes[1] >= 0 or cues != "require")
-            has_files.append(is_complete or (sizes[0] < 0 and missing_images == "synthetic"))
+            # The JSON vouches for the depth map: it names the network and the nearest and farthest depth.
+            digest.update(b"%b|%d|%b\n" % (_told_by(frame), size, sidecar or b""))
+            is_complete = size >= 0 and (sidecar is not None or cues != "require")
+            has_files.append(is_complete or (size < 0 and missing_images == "synthetic"))
     if len(np.unique(np.frombuffer(b"".join(keys), dtype=np.uint64))) != len(keys):
         raise ValueError("the annotations name a frame twice; copy them anew")
     survey.frames, survey.digest = len(keys), digest.hexdigest()
@@ -223,6 +224,25 @@ def _survey(frames: Iterator[LabelledFrame], images: Path, processed: Path, cues
     # Frames behind the last that has its files stay in that one's chunk.
     survey.positions = np.minimum(np.cumsum(complete) - complete, max(complete.sum() - 1, 0))
     return survey
+
+
+def _told_by(frame: LabelledFrame) -> bytes:
+    """All that a sample takes from its label: where one of it is another, so is the set."""
+    track = frame.keypoint_track
+    keypoints = None if track is None else track.points[frame.track_row]
+    camera = () if frame.camera is None else vars(frame.camera).values()
+    facts = (*(vars(frame) | {"camera": None, "keypoint_track": keypoints}).values(), *camera)
+    # In float32: shards run on several machines, which may differ in a double's last bit.
+    return b"|".join(
+        np.asarray(fact, np.float32).tobytes() if isinstance(fact, np.ndarray) else str(fact).encode() for fact in facts
+    )
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _skeleton_of(json_path: Path) -> str | None:
