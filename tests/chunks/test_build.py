@@ -309,6 +309,42 @@ def test_what_the_doctor_sees_stands_in_the_report(corpus: Corpus, tmp_path: Pat
     assert report.facts["inspection"]["samples"] == 12
 
 
+def inspection_in(output: Path) -> dict[str, Any]:
+    return orjson.loads((output / "chunker_report.json").read_bytes())["inspection"]
+
+
+@pytest.mark.parametrize("killed_at", [3, 8, 11, 12])
+def test_a_chunker_cut_off_or_run_again_tells_the_faults_that_one_run_finds(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    corpus.write_cues(corpus.frames[1], [corpus.person(corpus.frames[1], 30.0)])  # fits no label
+    (corpus.images / corpus.frames[2].image_path).write_bytes(b"broken")
+    whole = build(corpus, tmp_path / "whole")
+    assert whole.faults and whole.facts["inspection"]["samples"] == 11
+    cut_at(killed_at, corpus, tmp_path / "cut", monkeypatch)
+    for _ in ("resumed", "again"):
+        report = build(corpus, tmp_path / "cut")
+        assert report.faults == whole.faults and report.exit_code == 1
+        assert inspection_in(tmp_path / "cut") == inspection_in(tmp_path / "whole")
+
+
+def test_the_faults_of_a_set_whose_report_was_not_written_any_more_are_found_again(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    build(corpus, tmp_path / "out")
+    before = inspection_in(tmp_path / "out")
+    (tmp_path / "out" / "chunker_report.json").unlink()
+    build(corpus, tmp_path / "out")
+    assert inspection_in(tmp_path / "out") == before
+
+
+def test_a_shard_run_again_keeps_the_faults_it_told(corpus: Corpus, tmp_path: Path) -> None:
+    for number in (1, 2, 1):
+        reports = [build(corpus, tmp_path / "out", shard=f"{number}/2") for _ in range(2)]
+        assert reports[0].faults == reports[1].faults != []
+    assert inspection_in(tmp_path / "out")["samples"] == 12
+
+
 def test_an_unknown_corpus_is_refused_with_the_known_ones(corpus: Corpus, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="human36m"):
         build(corpus, tmp_path / "out", dataset="human35m")

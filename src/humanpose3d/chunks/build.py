@@ -6,6 +6,7 @@ What a frame is comes from `sources/`, a sample from `maker.py`, a set from `wri
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import threading
@@ -34,7 +35,7 @@ from humanpose3d.chunks.write import ChunkSetWriter, report_state, restore_repor
 from humanpose3d.engines import EngineKind, open_engine
 from humanpose3d.files import scratch_folder
 from humanpose3d.images import batches, image_bytes
-from humanpose3d.remotes import open_store
+from humanpose3d.remotes import Store, open_store
 from humanpose3d.reports import StageReport, progress
 from humanpose3d.sample import LabelledFrame, PoseSample, normalise_subject
 from humanpose3d.shards import Shard, write_shard_report
@@ -118,18 +119,28 @@ def build_chunks(
     ) as writer:  # fmt: skip
         if writer.state is not None:
             restore_report(report, writer.state)
-        is_new = writer.index is None
-        if not writer.is_done:
-            numbers = survey.frames_at(writer.position, writer.end)
-            rest = islice(frames(told=_Silent()), numbers.start, numbers.stop)
-            with _makers(maker, rest, workers, engine, address) as made:
-                _write_all(writer, made, survey.positions[numbers.start : numbers.stop].tolist(), report, light)
+        is_new, was_done = writer.index is None, writer.is_done
+        told = _told_before(store, mine) if was_done else None
+        if told is None:
+            first = chunks.start * chunk_size
+            numbers = survey.frames_at(first, writer.end)
+            done = survey.frames_at(first, writer.end if was_done else writer.position)
+            labels = islice(frames(told=_Silent()), numbers.start, numbers.stop)
+            light.look_again(islice(labels, len(done)), maker, report)
+            if not was_done:
+                with _makers(maker, labels, workers, engine, address) as made:
+                    _write_all(writer, made, survey.positions[done.stop : numbers.stop].tolist(), report, light)
         whole = writer.finish_part(why_none=_why_none(report))
     report.counts.update(samples=writer.samples, chunks=len(writer.entries))
     report.facts["output"] = store.location
     report.summary = f"wrote {writer.samples} samples in {len(writer.entries)} chunks to {store.location}"
     report.summary += _remarks(report) + mine.remark(is_last=whole is not None)
-    light.judge(report)
+    if told is None:
+        light.judge(report)
+    else:
+        report.facts["inspection"] = told["inspection"]
+        for fault in told["faults"]:
+            report.fault(fault)
     write_shard_report(store, report, mine, is_new=is_new)
     return report
 
@@ -279,6 +290,14 @@ def _check_survey(
         report.facts["cues"] = f"none: {processed} has no sidecar of these frames"
 
 
+def _told_before(store: Store, shard: Shard) -> dict[str, Any] | None:
+    """The report of the run that wrote what is complete here; None where it did not come so far."""
+    try:
+        return json.loads(store.read_bytes(shard.name(REPORT)))
+    except FileNotFoundError:
+        return None
+
+
 def _why_none(report: StageReport) -> str:
     return report.skipped_line() or next(iter(report.faults), "there are no frames of these subjects")
 
@@ -325,6 +344,19 @@ class _LightInspection:
         self._of_take[sample.subject, sample.action, sample.camera_id, matched] += 1
         self._of_camera[sample.subject, sample.camera_id, matched] += 1
         self.evidence.add(sample, matched=matched)
+
+    def look_again(self, frames: Iterator[LabelledFrame], maker: SampleMaker, report: StageReport) -> None:
+        """At frames that were done before a restart: the few that were looked at then are made once more."""
+        left_out = {name for names in report.skipped.values() for name in names}
+        for frame in frames:
+            matched = frame.key not in left_out
+            if not self.wants(frame.subject, frame.action, frame.camera_id, matched=matched):
+                continue
+            key, result = _try(maker, frame)
+            if isinstance(result, Unmatched):
+                self.add(result.sample, matched=False)
+            elif not isinstance(result, BadSample):
+                self.add(decode_sample(key, {META: result[META]}, fields=()))
 
     def judge(self, report: StageReport) -> None:
         """Puts what is wrong into the report."""
