@@ -91,6 +91,16 @@ def test_remote_to_remote_gives_the_bytes_of_folder_to_folder(tmp_path: Path, s3
         assert not (tmp_path / folder).exists() or not list((tmp_path / folder).iterdir())
 
 
+def test_chunks_with_dots_in_their_names_are_not_taken_for_each_other(tmp_path: Path, source: Path) -> None:
+    samples = samples_of(22, subjects=SUBJECTS)
+    write_set(tmp_path / "dotted", samples, chunk_size=6, compress="gz", prefix="set-1.0")
+    split(tmp_path, tmp_path / "dotted", tmp_path / "from dotted", "1,5", "9")
+    split(tmp_path, source, tmp_path / "split", "1,5", "9")
+    for part in ("train", "test"):
+        found, expected = (read_set(tmp_path / each / part, tmp_path / "x") for each in ("from dotted", "split"))
+        assert found == expected
+
+
 def test_disk_use_stays_at_a_few_chunks(tmp_path: Path, s3_remote: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     write_set(s3_remote.location + "/chunks", samples_of(48), chunk_size=4, compress="gz", staging=tmp_path / "staging")
     most, move = 0, split_module._move

@@ -336,7 +336,7 @@ def borrowed_chunk(store: Store, entry: ChunkEntry, folder: Path, *, verify: boo
         verify_chunk(store.local_path(entry.file), entry, content=verify)
         yield open_indexed(store.local_path(entry.file), entry)
         return
-    path = folder / f"{entry.file.split('.')[0]}.tar"
+    path = folder / f"{entry.number:06d}.tar"
     try:
         fetch_chunk(store, entry, path)
         yield open_indexed(path, entry)
