@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from humanpose3d.chunks.layout import ChunkEntry
 from humanpose3d.chunks.read import OffsetTable, fetch_chunk, idx_path, is_compressed
@@ -24,7 +25,7 @@ from humanpose3d.files import write_whole
 from humanpose3d.remotes import SLOWEST_BYTES_PER_S, RemoteError, Store
 
 RETRY_DELAYS_S = (1.0, 5.0)  # between fetches that arrived damaged; what did not arrive, the store has asked for again
-BROKEN_FOR_S = 600.0  # a chunk that stayed broken is not asked for again by any process for this long
+BROKEN_FOR_S = 600.0  # a chunk that stayed broken is asked for again after this long, or by a new run
 LOCK_POLL_S = 0.05
 LEAST_WAIT_S = 900.0  # for a chunk that another process is fetching; longer for a large one
 FULL_TRIES = 3  # to fetch a chunk while others fill the same disk
@@ -128,8 +129,8 @@ class ChunkCache:
     def _fetch(self, entry: ChunkEntry, path: Path) -> Lease:
         """With the chunk's lock held."""
         broken = self.folder / "broken" / path.stem
-        if _age_s(broken) < BROKEN_FOR_S:
-            raise BrokenChunk(broken.read_text())
+        if reason := self._known_broken(broken):
+            raise BrokenChunk(reason)
         work = self._work_folder(path)
         try:
             for _ in range(FULL_TRIES):
@@ -142,10 +143,22 @@ class ChunkCache:
                     shutil.rmtree(work, ignore_errors=True)  # somebody else took the room that there was
             raise self._full(entry.bytes)
         except BrokenChunk as error:
-            write_whole(broken, str(error).encode())
+            write_whole(broken, f"{_sign_of_life(self.folder / 'locks').name}\n{error}".encode())
             raise
         finally:
             shutil.rmtree(work, ignore_errors=True)
+
+    def _known_broken(self, broken: Path) -> str:
+        """Why a chunk could not be had lately; "" where the process that found it out has ended: a user who has mended
+        the chunk since starts the next run at once."""
+        if _age_s(broken) >= BROKEN_FOR_S:
+            return ""
+        name, _, reason = broken.read_text().partition("\n")
+        life = self.folder / "locks" / name
+        if (lease := _hold(life)) is not None:
+            life.unlink(missing_ok=True)
+            lease.release()
+        return reason if life.is_file() else ""
 
     def _fetch_with_retries(self, entry: ChunkEntry, path: Path, work: Path) -> Lease:
         for delay_s in (*RETRY_DELAYS_S, None):
@@ -321,6 +334,19 @@ def _evict(path: Path) -> bool:
         return False
     finally:
         os.close(descriptor)
+
+
+def _sign_of_life(folder: Path) -> Path:
+    """A file in that folder that nobody else can hold as long as this process lives."""
+    if folder not in _lives:
+        path = folder / f"life-{uuid4().hex}"
+        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _lives[folder] = Lease(path, descriptor)
+    return _lives[folder].path
+
+
+_lives: dict[Path, Lease] = {}
 
 
 @contextmanager
