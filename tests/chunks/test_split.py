@@ -115,6 +115,28 @@ def test_disk_use_stays_at_a_few_chunks(tmp_path: Path, s3_remote: Any, monkeypa
     assert 2 <= most <= 5  # a source chunk, the next one (packed and being unpacked), and one of each part
 
 
+def test_a_split_started_twice_is_refused_and_does_not_harm_the_first(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_set(tmp_path / "packed", samples_of(22, subjects=SUBJECTS), chunk_size=6, compress="gz")
+    split(tmp_path, source, tmp_path / "whole", "S1,S5", "S9")
+    move, moved = split_module._move, []
+
+    def meanwhile(*arguments: Any) -> None:
+        moved.append(arguments[0])
+        if len(moved) == 9:
+            with pytest.raises(BlockingIOError, match="another run is writing to .*twice/train"):
+                split(tmp_path, tmp_path / "packed", tmp_path / "twice", "S1,S5", "S9")
+            assert list((tmp_path / "extract").rglob("*.tar"))
+        move(*arguments)
+
+    monkeypatch.setattr(split_module, "_move", meanwhile)
+    split(tmp_path, tmp_path / "packed", tmp_path / "twice", "S1,S5", "S9")
+    for part in ("train", "test"):
+        found, expected = (read_set(tmp_path / each / part, tmp_path / "x") for each in ("twice", "whole"))
+        assert found == expected
+
+
 @pytest.mark.parametrize("killed_at", [1, 5, 9, 14, 21])
 def test_a_split_killed_anywhere_ends_with_the_same_bytes(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int

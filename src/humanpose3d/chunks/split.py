@@ -83,8 +83,6 @@ def split_by_subject(
     borrowed = job_folder(temp_extraction_dir, source.place, destination.place, *mine.of_several)
     staging = job_folder(staging_dir, source.place, destination.place, *mine.of_several)
     with ExitStack() as stack:
-        for folder in (borrowed, staging):
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
         writers = {
             part: stack.enter_context(
                 ChunkSetWriter(
@@ -106,6 +104,8 @@ def split_by_subject(
             )
             for part, target in targets.items()
         }  # fmt: skip
+        for folder in (borrowed, staging):  # ours from here on: another run would have been met by now
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
         for part, writer in writers.items():
             if writer.state is not None:
                 restore_report(reports[part], writer.state)
