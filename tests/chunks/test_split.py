@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,26 @@ def test_requests_that_make_no_sense_are_refused_with_what_there_is(tmp_path: Pa
         with pytest.raises(ValueError, match="cannot be written at the same time"):
             split(tmp_path, source, same, "S1", "S9")
     assert not (tmp_path / "split").exists()
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_a_subject_cannot_be_in_both_parts_by_two_runs_either(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, is_cut: bool, shards: int
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    shard = {"shard": f"1/{shards}"}
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt) if is_cut else nullcontext():
+        if is_cut:
+            patched.setattr(split_module, "_move", stop)
+        split(tmp_path, source, tmp_path / "split", "S1,S5", "", **shard)
+    with pytest.raises(ValueError, match="S5 went into .*split/train in an earlier run, and nobody may be"):
+        split(tmp_path, source, tmp_path / "split", "", "9,s05", **shard)
+    assert not (tmp_path / "split" / "test").exists()
+    split(tmp_path, source, tmp_path / "split", "", "9", **shard)
+    split(tmp_path, source, tmp_path / "split", "S1,S5", "", **shard)  # the first goes on, or finds all done
 
 
 def test_a_split_of_a_split_does_not_write_into_its_source(tmp_path: Path, source: Path) -> None:
