@@ -292,6 +292,14 @@ def is_compressed(name: str) -> bool:
     return name.endswith(("gz", "tgz"))
 
 
+def tar_bytes(store: Store, entry: ChunkEntry) -> int:
+    """A chunk's size without compression. A gzip's last four bytes tell it, modulo 4 GiB."""
+    if not is_compressed(entry.file):
+        return entry.bytes
+    size = int.from_bytes(store.read_range(entry.file, entry.bytes - 4, 4), "little") if entry.bytes >= 4 else 0
+    return max(size, entry.bytes)
+
+
 def unpack_chunk(packed: Path, path: Path) -> None:
     """A `.tar.gz` -> the tar in it, whole or not at all. ValueError where it is cut short or damaged."""
     try:
