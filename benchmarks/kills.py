@@ -39,7 +39,7 @@ CLEARED_WITHIN_S = 10.0  # what others clear away after an end: a daemon its fol
 KILLS_A_ROUND = 3  # of one output, at the most
 MISSES_AT_MOST = 30  # in a row: runs that ended before their kill
 DAEMON_SHARE, FIRST_ALONE_SHARE = 0.2, 0.5  # of the kills, where there is a daemon, or workers
-BATCH, CACHE_CHUNKS = 32, 6  # of the reader; as many chunks fit into its cache
+BATCH, CACHE_CHUNKS = 32, 8  # of the reader; as many chunks fit into its cache
 QUICK_KILLS = 20
 
 

@@ -1,3 +1,4 @@
+import gzip
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from humanpose3d.tasks import LiftingTask
 from humanpose3d.tasks.watching import DivergenceWatch
 from humanpose3d.train import train_model
 from humanpose3d.training_sets import find_sets
+from tests.dataset.chunk_sets import write_set as write_packed
 from tests.ports import free_port
 from tests.records import random_samples
 from tests.sets import write_set
@@ -92,6 +94,17 @@ def assert_goes_on_as(whole: Path, resumed: Path, after: int) -> None:
         rest = {step: value for step, value in values.items() if step > after}
         assert {step: value for step, value in found.get(tag, {}).items() if step > after} == rest, tag
     assert_same_weights(whole / "checkpoints/last.pth", resumed / "checkpoints/last.pth")
+
+
+def test_training_and_validation_chunks_must_fit_into_the_cache_together(tmp_path):
+    sizes = []
+    for part, seed in (("train", 0), ("test", 1)):
+        folder = write_packed(tmp_path / "set" / part, 12, 4, compress="gz", seed=seed)
+        sizes.append(sum(len(gzip.decompress(path.read_bytes())) for path in folder.glob("*.gz")))
+    config = settings(tmp_path / "set", tmp_path, cache_gb=1.5 * max(sizes) / 1e9)  # enough for either
+    with pytest.raises(ValueError, match="cannot hold the 6 chunks read at a time, .*; raise --cache-gb"):
+        train_model(config)
+    assert not (tmp_path / "logs").exists()
 
 
 def test_a_run_leaves_its_curves_settings_checkpoints_and_report(root, tmp_path, small_views):

@@ -446,7 +446,7 @@ class TrainConfig(Command):
     cache_dir: Path = Path("./dataset_cache")
     """Where chunks of a remote and unpacked .tar.gz chunks are kept."""
     cache_gb: Annotated[float, Field(gt=0)] = 50.0
-    """Size the cache is held under, GB (10^9 bytes)."""
+    """Size the cache is held under, GB (10^9 bytes); the eight largest chunks of training and validation must fit."""
     stream_groups: Count = 1
     """Chunks are dealt to this many groups, so that a node reads only its share (part of the order)."""
     log_dir: Path = Path("./logs")

@@ -23,7 +23,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from humanpose3d.config import TrainConfig
-from humanpose3d.dataset.chunked_dataset import StreamingLoader
+from humanpose3d.dataset.chunked_dataset import StreamingLoader, check_cache_size
 from humanpose3d.evaluate import PREVIEWS, add_scores, evaluate_checkpoint, in_words, write_joints_of
 from humanpose3d.files import scratch_folder, write_report
 from humanpose3d.model_config import ModelConfig
@@ -73,6 +73,7 @@ def _train(config: TrainConfig, given: Collection[str]) -> StageReport:
     task = TASKS[architecture.model_type](architecture, config)
     train_set = training_set(config, train_store, architecture)
     val_set = validation_set(config, val_store, architecture)
+    check_cache_size([*train_set.sets, val_set])
 
     def make_loaders(rank: int, world_size: int) -> Loaders:
         return Loaders(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -321,6 +322,42 @@ def test_what_the_doctor_sees_stands_in_the_report(corpus: Corpus, tmp_path: Pat
     assert report.facts["inspection"]["samples"] == 12
 
 
+def inspection_in(output: Path) -> dict[str, Any]:
+    return orjson.loads((output / "chunker_report.json").read_bytes())["inspection"]
+
+
+@pytest.mark.parametrize("killed_at", [3, 8, 11, 12])
+def test_a_chunker_cut_off_or_run_again_tells_the_faults_that_one_run_finds(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    corpus.write_cues(corpus.frames[1], [corpus.person(corpus.frames[1], 30.0)])  # fits no label
+    (corpus.images / corpus.frames[2].image_path).write_bytes(b"broken")
+    whole = build(corpus, tmp_path / "whole")
+    assert whole.faults and whole.facts["inspection"]["samples"] == 11
+    cut_at(killed_at, corpus, tmp_path / "cut", monkeypatch)
+    for _ in ("resumed", "again"):
+        report = build(corpus, tmp_path / "cut")
+        assert report.faults == whole.faults and report.exit_code == 1
+        assert inspection_in(tmp_path / "cut") == inspection_in(tmp_path / "whole")
+
+
+def test_the_faults_of_a_set_whose_report_was_not_written_any_more_are_found_again(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    build(corpus, tmp_path / "out")
+    before = inspection_in(tmp_path / "out")
+    (tmp_path / "out" / "chunker_report.json").unlink()
+    build(corpus, tmp_path / "out")
+    assert inspection_in(tmp_path / "out") == before
+
+
+def test_a_shard_run_again_keeps_the_faults_it_told(corpus: Corpus, tmp_path: Path) -> None:
+    for number in (1, 2, 1):
+        reports = [build(corpus, tmp_path / "out", shard=f"{number}/2") for _ in range(2)]
+        assert reports[0].faults == reports[1].faults != []
+    assert inspection_in(tmp_path / "out")["samples"] == 12
+
+
 def test_an_unknown_corpus_is_refused_with_the_known_ones(corpus: Corpus, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="human36m"):
         build(corpus, tmp_path / "out", dataset="human35m")
@@ -377,18 +414,7 @@ def test_a_chunker_killed_anywhere_ends_with_the_same_bytes(
 ) -> None:
     (corpus.images / corpus.frames[2].image_path).write_bytes(b"broken")
     whole = build(corpus, tmp_path / "whole")
-    make, made = build_module.SampleMaker.make, []
-
-    def cut(maker: Any, frame: LabelledFrame) -> dict[str, bytes]:
-        made.append(frame.key)
-        if len(made) == killed_at:
-            raise KeyboardInterrupt
-        return make(maker, frame)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(build_module.SampleMaker, "make", cut)
-        with pytest.raises(KeyboardInterrupt):
-            build(corpus, tmp_path / "cut")
+    cut_at(killed_at, corpus, tmp_path / "cut", monkeypatch)
     resumed = build(corpus, tmp_path / "cut")
     again = build(corpus, tmp_path / "cut")
     assert hashes(tmp_path / "cut") == hashes(tmp_path / "whole")
@@ -476,6 +502,54 @@ def test_new_cues_are_not_taken_for_the_old_ones(corpus: Corpus, tmp_path: Path)
     corpus.write_cues(corpus.frames[2], [corpus.person(corpus.frames[2])])
     with pytest.raises(ValueError, match=r"finished set of other settings or other input \(input\)"):
         build(corpus, tmp_path / "out")
+
+
+def moved_camera(frame: LabelledFrame) -> dict[str, Any]:
+    assert frame.camera is not None
+    return {"camera": dataclasses.replace(frame.camera, t_m=frame.camera.t_m + 0.1)}
+
+
+LABEL_CHANGES: dict[str, Callable[[LabelledFrame], dict[str, Any]]] = {
+    "3D joints": lambda frame: {"joints_cam_m": frame.joints_cam_m + np.float32(0.01)},
+    "camera": moved_camera,
+    "SMPL pose": lambda frame: {"smpl_pose_rad": np.zeros((24, 3), np.float32)},
+    "valid": lambda frame: {"valid": False},
+}
+
+
+@pytest.mark.parametrize("change", LABEL_CHANGES)
+@pytest.mark.parametrize("killed_at", [None, 8])
+def test_a_set_of_other_labels_is_neither_kept_nor_gone_on_with(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, killed_at: int | None
+) -> None:
+    cut_at(killed_at, corpus, tmp_path / "out", monkeypatch)
+    corpus.frames[7] = dataclasses.replace(corpus.frames[7], **LABEL_CHANGES[change](corpus.frames[7]))
+    with pytest.raises(ValueError, match=r"finished set of other settings or other input \(input\)"):
+        build(corpus, tmp_path / "out")
+
+
+def test_keypoints_found_anew_are_not_taken_for_the_old_ones_of_the_same_length(corpus: Corpus, tmp_path: Path) -> None:
+    build(corpus, tmp_path / "out")
+    before = corpus.cues(7)[0].read_bytes()
+    corpus.cues(7)[0].write_bytes(before.replace(b'"score":0.9', b'"score":0.8'))
+    assert corpus.cues(7)[0].read_bytes() != before
+    with pytest.raises(ValueError, match=r"finished set of other settings or other input \(input\)"):
+        build(corpus, tmp_path / "out")
+
+
+def cut_at(number: int | None, corpus: Corpus, output: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    """Runs the chunker until it makes that sample; to its end where there is no number."""
+    make, made = build_module.SampleMaker.make, []
+
+    def cut(maker: Any, frame: LabelledFrame) -> dict[str, bytes]:
+        made.append(frame.key)
+        if len(made) == number:
+            raise KeyboardInterrupt
+        return make(maker, frame)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt) if number else nullcontext():
+        patched.setattr(build_module.SampleMaker, "make", cut)
+        build(corpus, output, **changes)
 
 
 def test_chunks_go_straight_to_a_remote(corpus: Corpus, tmp_path: Path, s3_remote: Any) -> None:

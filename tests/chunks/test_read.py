@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from humanpose3d.chunks.codec import BadSample, encode_sample
 from humanpose3d.chunks.layout import read_index
 from humanpose3d.chunks.read import OffsetTable, borrowed_chunk, idx_path, open_chunk, split_name
 from humanpose3d.remotes import open_store
+from humanpose3d.remotes.daemon import SWITCH
 from tests.chunks.sets import samples_of, write_set
 
 
@@ -159,6 +161,22 @@ def test_a_tar_that_shrinks_under_the_reader_gives_a_bad_sample(tar: Path) -> No
 def test_a_missing_chunk_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nothing\.tar is missing"):
         open_chunk(tmp_path / "nothing.tar")
+
+
+@pytest.mark.parametrize("daemon", ["1", "0"])
+@pytest.mark.parametrize("compress", ["none", "gz"])
+def test_a_chunk_that_a_remote_has_lost_is_named_as_the_user_writes_it_with_what_to_do(
+    tmp_path: Path, s3_remote: Any, monkeypatch: pytest.MonkeyPatch, compress: str, daemon: str
+) -> None:
+    write_set(s3_remote.location, samples_of(3), compress=compress, staging=tmp_path / "staging")
+    entry = read_index(open_store(s3_remote.location)).chunks[0]
+    open_store(s3_remote.location).delete(entry.file)
+    monkeypatch.setenv(SWITCH, daemon)
+    with pytest.raises(FileNotFoundError) as caught, borrowed_chunk(open_store(s3_remote.location), entry, tmp_path):
+        pass
+    assert str(caught.value) == (
+        f"{s3_remote.location}/{entry.file} is missing; copy it there, or index what is left with 'humanpose3d index'"
+    )
 
 
 @pytest.mark.parametrize("compress", ["none", "gz"])

@@ -15,6 +15,7 @@ import pytest
 from humanpose3d.chunks import pool, transfer
 from humanpose3d.chunks.codec import encode_sample
 from humanpose3d.chunks.layout import read_index
+from humanpose3d.chunks.read import tar_bytes
 from humanpose3d.chunks.rechunk import global_order, rechunk
 from humanpose3d.remotes import open_store
 from humanpose3d.reports import StageReport
@@ -255,7 +256,7 @@ def test_a_remote_set_larger_than_the_disk_is_shuffled_in_passes_to_the_same_byt
     write_set(s3_remote.location + "/chunks", samples_of(60), chunk_size=5, compress=compress, staging=tmp_path / "s")
     shuffle(tmp_path, f"{s3_remote.location}/chunks", tmp_path / "whole")
     store = open_store(s3_remote.folder / "chunks")
-    largest = max(pool._tar_bytes(store, entry) for entry in read_index(store).chunks)
+    largest = max(tar_bytes(store, entry) for entry in read_index(store).chunks)
     monkeypatch.setattr(pool, "_free", lambda folder: 6 * largest)
     most, deal = 0, pool._deal
 

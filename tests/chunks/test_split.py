@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,26 @@ def test_requests_that_make_no_sense_are_refused_with_what_there_is(tmp_path: Pa
     assert not (tmp_path / "split").exists()
 
 
+@pytest.mark.parametrize("shards", [1, 2])
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_a_subject_cannot_be_in_both_parts_by_two_runs_either(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, is_cut: bool, shards: int
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    shard = {"shard": f"1/{shards}"}
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt) if is_cut else nullcontext():
+        if is_cut:
+            patched.setattr(split_module, "_move", stop)
+        split(tmp_path, source, tmp_path / "split", "S1,S5", "", **shard)
+    with pytest.raises(ValueError, match="S5 went into .*split/train in an earlier run, and nobody may be"):
+        split(tmp_path, source, tmp_path / "split", "", "9,s05", **shard)
+    assert not (tmp_path / "split" / "test").exists()
+    split(tmp_path, source, tmp_path / "split", "", "9", **shard)
+    split(tmp_path, source, tmp_path / "split", "S1,S5", "", **shard)  # the first goes on, or finds all done
+
+
 def test_a_split_of_a_split_does_not_write_into_its_source(tmp_path: Path, source: Path) -> None:
     split(tmp_path, source, tmp_path / "split", "S1,S5", "S9")
     with pytest.raises(ValueError, match="cannot be written at the same time"):
@@ -91,6 +112,16 @@ def test_remote_to_remote_gives_the_bytes_of_folder_to_folder(tmp_path: Path, s3
         assert not (tmp_path / folder).exists() or not list((tmp_path / folder).iterdir())
 
 
+def test_chunks_with_dots_in_their_names_are_not_taken_for_each_other(tmp_path: Path, source: Path) -> None:
+    samples = samples_of(22, subjects=SUBJECTS)
+    write_set(tmp_path / "dotted", samples, chunk_size=6, compress="gz", prefix="set-1.0")
+    split(tmp_path, tmp_path / "dotted", tmp_path / "from dotted", "1,5", "9")
+    split(tmp_path, source, tmp_path / "split", "1,5", "9")
+    for part in ("train", "test"):
+        found, expected = (read_set(tmp_path / each / part, tmp_path / "x") for each in ("from dotted", "split"))
+        assert found == expected
+
+
 def test_disk_use_stays_at_a_few_chunks(tmp_path: Path, s3_remote: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     write_set(s3_remote.location + "/chunks", samples_of(48), chunk_size=4, compress="gz", staging=tmp_path / "staging")
     most, move = 0, split_module._move
@@ -103,6 +134,28 @@ def test_disk_use_stays_at_a_few_chunks(tmp_path: Path, s3_remote: Any, monkeypa
     monkeypatch.setattr(split_module, "_move", measured)
     split(tmp_path, f"{s3_remote.location}/chunks", f"{s3_remote.location}/split", "S1", "S9")
     assert 2 <= most <= 5  # a source chunk, the next one (packed and being unpacked), and one of each part
+
+
+def test_a_split_started_twice_is_refused_and_does_not_harm_the_first(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_set(tmp_path / "packed", samples_of(22, subjects=SUBJECTS), chunk_size=6, compress="gz")
+    split(tmp_path, source, tmp_path / "whole", "S1,S5", "S9")
+    move, moved = split_module._move, []
+
+    def meanwhile(*arguments: Any) -> None:
+        moved.append(arguments[0])
+        if len(moved) == 9:
+            with pytest.raises(BlockingIOError, match="another run is writing to .*twice/train"):
+                split(tmp_path, tmp_path / "packed", tmp_path / "twice", "S1,S5", "S9")
+            assert list((tmp_path / "extract").rglob("*.tar"))
+        move(*arguments)
+
+    monkeypatch.setattr(split_module, "_move", meanwhile)
+    split(tmp_path, tmp_path / "packed", tmp_path / "twice", "S1,S5", "S9")
+    for part in ("train", "test"):
+        found, expected = (read_set(tmp_path / each / part, tmp_path / "x") for each in ("twice", "whole"))
+        assert found == expected
 
 
 @pytest.mark.parametrize("killed_at", [1, 5, 9, 14, 21])

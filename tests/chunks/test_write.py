@@ -158,6 +158,21 @@ def test_an_unfinished_set_of_other_settings_is_not_touched(tmp_path: Path) -> N
         writer_of(open_store(tmp_path), tmp_path, plan={"seed": 2})
 
 
+def test_a_second_start_is_refused_and_leaves_the_first_ones_files_alone(tmp_path: Path) -> None:
+    write = (writer_of(open_store(tmp_path / name), tmp_path) for name in ("whole", "set"))
+    for name, writer in zip(("whole", "set"), write, strict=True):
+        with writer:
+            for position, sample in enumerate(samples_of(7)):
+                writer.write(position, sample.key, encode_sample(sample))
+                if name == "set" and position in (1, 5):
+                    with pytest.raises(BlockingIOError, match="another run is writing to .*set; wait for it, or give"):
+                        writer_of(open_store(tmp_path / "set"), tmp_path)
+            writer.finish()
+    assert hashes(tmp_path / "set") == hashes(tmp_path / "whole")
+    with writer_of(open_store(tmp_path / "set"), tmp_path) as again:
+        assert again.is_done
+
+
 def test_somebody_elses_chunks_are_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "train_0000.tar.gz").write_bytes(b"precious")
     with pytest.raises(ValueError, match="chunks that this command did not write"):

@@ -106,6 +106,36 @@ def test_a_broken_chunk_is_asked_for_again_later(chunk_set, tmp_path, monkeypatc
     assert cache.take(entry).path.is_file()
 
 
+FIND_BROKEN = """
+import sys, time
+from pathlib import Path
+from humanpose3d.chunks.layout import read_index
+from humanpose3d.dataset.cache import BrokenChunk, ChunkCache
+from humanpose3d.remotes import LocalStore
+from tests.dataset.chunk_sets import Drive
+folder, cache = map(Path, sys.argv[1:])
+try:
+    ChunkCache(Drive(folder, damaged_times=1000), cache, 10**9).take(read_index(LocalStore(folder)).chunks[0])
+except BrokenChunk:
+    print("broken", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_chunk_that_was_mended_is_asked_for_at_once_by_the_next_run(chunk_set, tmp_path):
+    entry = entries_of(chunk_set)[0]
+    command = [sys.executable, "-c", FIND_BROKEN, str(chunk_set), str(tmp_path)]
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "broken\n"
+        drive = Drive(chunk_set)
+        with pytest.raises(BrokenChunk, match="does not have the checksum"):  # of the same run, as far as one can tell
+            ChunkCache(drive, tmp_path, PLENTY).take(entry)
+        assert not drive.fetched
+        other.kill()
+    assert ChunkCache(drive, tmp_path, PLENTY).take(entry).path.is_file()
+    assert not list((tmp_path / "locks").glob("life-*"))
+
+
 def test_a_missing_chunk_and_a_gone_remote_are_named(chunk_set, tmp_path):
     import dataclasses
 
@@ -188,11 +218,14 @@ for _ in range(2):
 """
 
 
+def environment() -> dict[str, str]:
+    root = Path(__file__).parents[2]
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(root), str(root / "src")])}
+
+
 def taker(folder: Path, cache: Path, log: Path, limit: int, seconds: float) -> subprocess.Popen:
     arguments = [str(part) for part in (folder, cache, log, limit, seconds)]
-    root = Path(__file__).parents[2]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), str(root / "src")])}
-    return subprocess.Popen([sys.executable, "-c", TAKE_ALL, *arguments], env=environment)
+    return subprocess.Popen([sys.executable, "-c", TAKE_ALL, *arguments], env=environment())
 
 
 def test_processes_share_one_fetch(chunk_set, tmp_path):

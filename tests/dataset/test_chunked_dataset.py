@@ -163,10 +163,34 @@ def test_an_empty_folder_and_an_unfinished_set_are_refused(bare_set, tmp_path):
         dataset(folder)
 
 
-def test_a_cache_smaller_than_a_window_is_refused(bare_set, tmp_path):
-    with pytest.raises(ValueError, match=r"cannot hold the 4 chunks read at a time.*--cache-gb"):
-        dataset(Drive(bare_set), cache_dir=tmp_path, cache_bytes=1000)
+def test_a_cache_smaller_than_what_is_open_is_refused(bare_set, tmp_path):
+    entries = read_index(LocalStore(bare_set)).chunks
+    two_windows = sum(sorted(entry.bytes for entry in entries)[-8:])
+    with pytest.raises(ValueError, match=r"cannot hold the 8 chunks read at a time, two windows .*--cache-gb"):
+        dataset(Drive(bare_set), cache_dir=tmp_path, cache_bytes=two_windows - 1)
+    dataset(Drive(bare_set), cache_dir=tmp_path, cache_bytes=two_windows)
     assert len(dataset(bare_set, cache_dir=tmp_path, cache_bytes=1000)) == SAMPLES, "nothing local is cached"
+
+
+def test_a_cache_must_hold_the_chunks_of_all_groups_that_a_process_reads(bare_set, tmp_path):
+    limit = 8 * max(entry.bytes for entry in read_index(LocalStore(bare_set)).chunks)
+    cache = {"cache_dir": tmp_path, "cache_bytes": limit}
+    with pytest.raises(ValueError, match="cannot hold the 10 chunks read at a time"):
+        iter(loader(Drive(bare_set), stream_groups=2, dataset_changes=cache))
+    source = loader(Drive(bare_set), stream_groups=2, rank=1, world_size=2, dataset_changes=cache)
+    assert len(list(source)) == len(source)
+    source.close()
+
+
+def test_packed_chunks_count_with_what_is_in_them(tmp_path):
+    packed = write_set(tmp_path / "packed", SAMPLES, CHUNK, compress="gz", image=False, depth=False)
+    entries = read_index(LocalStore(packed)).chunks
+    stored = sum(entry.bytes for entry in entries)
+    unpacked = sum(len(gzip.decompress((packed / entry.file).read_bytes())) for entry in entries)
+    assert unpacked > 2 * stored
+    with pytest.raises(ValueError, match="cannot hold the 8 chunks read at a time"):
+        dataset(packed, cache_dir=tmp_path, cache_bytes=2 * stored)
+    dataset(packed, cache_dir=tmp_path, cache_bytes=unpacked)
 
 
 def test_a_batch_that_processes_cannot_share_is_refused(bare_set):
@@ -478,11 +502,32 @@ def test_a_users_mistake_comes_out_of_a_worker_as_it_is(chunk_set, workers):
 
 @pytest.mark.parametrize("workers", [NONE, THREADS, PROCESSES], ids=named)
 def test_a_remote_gives_the_same_batches_through_a_small_cache(bare_set, tmp_path, workers):
-    limit = 5 * max(entry.bytes for entry in read_index(LocalStore(bare_set)).chunks)
+    limit = 8 * max(entry.bytes for entry in read_index(LocalStore(bare_set)).chunks)
     drive = Drive(bare_set, log=tmp_path / "log")
     source = loader(drive, **workers, dataset_changes={"cache_dir": tmp_path / "cache", "cache_bytes": limit})
     assert batches_of(source, 22) == batches_of(loader(bare_set), 22)
     source.close()
+
+
+@pytest.mark.parametrize("workers", [NONE, THREADS], ids=named)
+@pytest.mark.parametrize("compress", ["none", "gz"])
+def test_the_cache_never_takes_more_than_its_limit(tmp_path, workers, compress):
+    folder = write_set(tmp_path / "set", 80, CHUNK, compress=compress, image=False, depth=False)
+    whole = dataset(Drive(folder))
+    largest = max(whole.entries, key=whole.cache.size)
+    limit = 8 * whole.cache.size(largest) + whole.cache.needed(largest)
+    used = []
+
+    class Watched(Drive):
+        def get(self, name, path, **options):
+            super().get(name, path, **options)
+            files = [*(tmp_path / "cache").glob("chunks/*.tar"), *(tmp_path / "cache").glob("fetching/*/reserved")]
+            used.append(sum(file.stat().st_size for file in files if file.exists()))
+
+    source = loader(Watched(folder), **workers, dataset_changes={"cache_dir": tmp_path / "cache", "cache_bytes": limit})
+    assert len(batches_of(source, 3 * len(source))) == 3 * len(source)
+    source.close()
+    assert len(used) > 16 and max(used) <= limit
 
 
 def test_prefetching_stays_ahead_of_the_reader(bare_set, tmp_path):

@@ -441,7 +441,7 @@ def largest(folder: Path) -> int:
 
 
 def test_sets_on_remotes_share_a_small_cache(sets, tmp_path):
-    limit = 9 * max(map(largest, sets.values()))
+    limit = 13 * max(map(largest, sets.values()))
     drives = {name: Drive(folder) for name, folder in sets.items()}
     source = loader(drives, dataset_changes={"cache_dir": tmp_path, "cache_bytes": limit}, num_workers=2)
     assert batches_of(source, 40) == batches_of(loader(sets), 40)
@@ -450,9 +450,9 @@ def test_sets_on_remotes_share_a_small_cache(sets, tmp_path):
 
 
 def test_a_cache_must_hold_what_is_read_of_all_sets(sets, tmp_path):
-    limit = 5 * max(map(largest, sets.values()))  # enough for either
+    limit = 8 * max(map(largest, sets.values()))  # enough for either
     drives = {name: Drive(folder) for name, folder in sets.items()}
-    with pytest.raises(ValueError, match="cannot hold the 8 chunks read at a time .*--cache-gb"):
+    with pytest.raises(ValueError, match="cannot hold the 13 chunks read at a time, .*--cache-gb"):
         mix_of(drives, cache_dir=tmp_path, cache_bytes=limit)
     # What lies on this machine needs no cache.
     mix_of(sets | {"small": drives["small"]}, cache_dir=tmp_path, cache_bytes=limit)

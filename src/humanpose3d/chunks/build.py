@@ -6,6 +6,7 @@ What a frame is comes from `sources/`, a sample from `maker.py`, a set from `wri
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import threading
@@ -34,7 +35,7 @@ from humanpose3d.chunks.write import ChunkSetWriter, report_state, restore_repor
 from humanpose3d.engines import EngineKind, open_engine
 from humanpose3d.files import scratch_folder
 from humanpose3d.images import batches, image_bytes
-from humanpose3d.remotes import open_store
+from humanpose3d.remotes import Store, open_store
 from humanpose3d.reports import StageReport, progress
 from humanpose3d.sample import LabelledFrame, PoseSample, normalise_subject
 from humanpose3d.shards import Shard, write_shard_report
@@ -118,18 +119,28 @@ def build_chunks(
     ) as writer:  # fmt: skip
         if writer.state is not None:
             restore_report(report, writer.state)
-        is_new = writer.index is None
-        if not writer.is_done:
-            numbers = survey.frames_at(writer.position, writer.end)
-            rest = islice(frames(told=_Silent()), numbers.start, numbers.stop)
-            with _makers(maker, rest, workers, engine, address) as made:
-                _write_all(writer, made, survey.positions[numbers.start : numbers.stop].tolist(), report, light)
+        is_new, was_done = writer.index is None, writer.is_done
+        told = _told_before(store, mine) if was_done else None
+        if told is None:
+            first = chunks.start * chunk_size
+            numbers = survey.frames_at(first, writer.end)
+            done = survey.frames_at(first, writer.end if was_done else writer.position)
+            labels = islice(frames(told=_Silent()), numbers.start, numbers.stop)
+            light.look_again(islice(labels, len(done)), maker, report)
+            if not was_done:
+                with _makers(maker, labels, workers, engine, address) as made:
+                    _write_all(writer, made, survey.positions[done.stop : numbers.stop].tolist(), report, light)
         whole = writer.finish_part(why_none=_why_none(report))
     report.counts.update(samples=writer.samples, chunks=len(writer.entries))
     report.facts["output"] = store.location
     report.summary = f"wrote {writer.samples} samples in {len(writer.entries)} chunks to {store.location}"
     report.summary += _remarks(report) + mine.remark(is_last=whole is not None)
-    light.judge(report)
+    if told is None:
+        light.judge(report)
+    else:
+        report.facts["inspection"] = told["inspection"]
+        for fault in told["faults"]:
+            report.fault(fault)
     write_shard_report(store, report, mine, is_new=is_new)
     return report
 
@@ -170,7 +181,7 @@ def _own_settings(source: ModuleType, dataset: str, given: Mapping[str, Any]) ->
 @dataclass
 class _Survey:
     frames: int = 0
-    digest: str = ""  # of the frames' keys and their files' sizes or own keypoints: what a restart must find again
+    digest: str = ""  # of the labels, cameras and keypoints, and of the pictures' sizes: what a restart must find again
     sidecars: int = 0
     skeleton: str | None = None
     keypoint_skeleton: str | None = None
@@ -202,20 +213,21 @@ def _survey(frames: Iterator[LabelledFrame], images: Path, processed: Path, cues
                 assert frame.keypoint_track is not None
                 survey.keypoint_skeleton = survey.keypoint_skeleton or frame.keypoint_track.skeleton
                 has_files.append(True)
-                digest.update(frame.key.encode() + frame.keypoint_track.points[frame.track_row].tobytes())
+                digest.update(_told_by(frame))
                 continue
             json_path, _ = sidecar_paths(processed / frame.image_path.parent, frame.image_path.stem)
-            sizes = [image_bytes(images / frame.image_path), image_bytes(json_path)]
+            size, sidecar = image_bytes(images / frame.image_path), _content(json_path)
             survey.in_folder[frame.image_path.parent] += 1
-            if sizes[0] < 0:
+            if size < 0:
                 survey.missing[frame.image_path.parent] += 1
                 survey.first_missing = survey.first_missing or frame.image_path
-            if sizes[1] >= 0:
+            if sidecar is not None:
                 survey.sidecars += 1
                 survey.keypoint_skeleton = survey.keypoint_skeleton or _skeleton_of(json_path)
-            digest.update(f"{frame.key} {sizes[0]} {sizes[1]}\n".encode())
-            is_complete = sizes[0] >= 0 and (sizes[1] >= 0 or cues != "require")
-            has_files.append(is_complete or (sizes[0] < 0 and missing_images == "synthetic"))
+            # The JSON vouches for the depth map: it names the network and the nearest and farthest depth.
+            digest.update(b"%b|%d|%b\n" % (_told_by(frame), size, sidecar or b""))
+            is_complete = size >= 0 and (sidecar is not None or cues != "require")
+            has_files.append(is_complete or (size < 0 and missing_images == "synthetic"))
     if len(np.unique(np.frombuffer(b"".join(keys), dtype=np.uint64))) != len(keys):
         raise ValueError("the annotations name a frame twice; copy them anew")
     survey.frames, survey.digest = len(keys), digest.hexdigest()
@@ -223,6 +235,25 @@ def _survey(frames: Iterator[LabelledFrame], images: Path, processed: Path, cues
     # Frames behind the last that has its files stay in that one's chunk.
     survey.positions = np.minimum(np.cumsum(complete) - complete, max(complete.sum() - 1, 0))
     return survey
+
+
+def _told_by(frame: LabelledFrame) -> bytes:
+    """All that a sample takes from its label: where one of it is another, so is the set."""
+    track = frame.keypoint_track
+    keypoints = None if track is None else track.points[frame.track_row]
+    camera = () if frame.camera is None else vars(frame.camera).values()
+    facts = (*(vars(frame) | {"camera": None, "keypoint_track": keypoints}).values(), *camera)
+    # In float32: shards run on several machines, which may differ in a double's last bit.
+    return b"|".join(
+        np.asarray(fact, np.float32).tobytes() if isinstance(fact, np.ndarray) else str(fact).encode() for fact in facts
+    )
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _skeleton_of(json_path: Path) -> str | None:
@@ -257,6 +288,14 @@ def _check_survey(
                 "--cues optional to do without 2D keypoints and depth"
             )
         report.facts["cues"] = f"none: {processed} has no sidecar of these frames"
+
+
+def _told_before(store: Store, shard: Shard) -> dict[str, Any] | None:
+    """The report of the run that wrote what is complete here; None where it did not come so far."""
+    try:
+        return json.loads(store.read_bytes(shard.name(REPORT)))
+    except FileNotFoundError:
+        return None
 
 
 def _why_none(report: StageReport) -> str:
@@ -305,6 +344,19 @@ class _LightInspection:
         self._of_take[sample.subject, sample.action, sample.camera_id, matched] += 1
         self._of_camera[sample.subject, sample.camera_id, matched] += 1
         self.evidence.add(sample, matched=matched)
+
+    def look_again(self, frames: Iterator[LabelledFrame], maker: SampleMaker, report: StageReport) -> None:
+        """At frames that were done before a restart: the few that were looked at then are made once more."""
+        left_out = {name for names in report.skipped.values() for name in names}
+        for frame in frames:
+            matched = frame.key not in left_out
+            if not self.wants(frame.subject, frame.action, frame.camera_id, matched=matched):
+                continue
+            key, result = _try(maker, frame)
+            if isinstance(result, Unmatched):
+                self.add(result.sample, matched=False)
+            elif not isinstance(result, BadSample):
+                self.add(decode_sample(key, {META: result[META]}, fields=()))
 
     def judge(self, report: StageReport) -> None:
         """Puts what is wrong into the report."""

@@ -30,6 +30,7 @@ from humanpose3d.chunks.read import (
     is_compressed,
     open_chunk,
     open_indexed,
+    tar_bytes,
     verify_chunk,
 )
 from humanpose3d.chunks.transfer import Arena, Pieces, SourceChunk, Taken, in_turns, one_ahead, stretches, take
@@ -104,7 +105,7 @@ def open_pool(
     chunks in place.
     """
     copied = [entry for entry in index.chunks if not _is_in_place(store, entry)]
-    missing = sum(_tar_bytes(store, entry) for entry in copied if not _copy(entry, folder).is_file())
+    missing = sum(tar_bytes(store, entry) for entry in copied if not _copy(entry, folder).is_file())
     free, set_bytes = _free(folder), sum(entry.bytes for entry in index.chunks)
     if missing > free:
         return _in_buckets(store, index, order, positions, folder, threads, room=free, passes=True)
@@ -224,7 +225,7 @@ def _in_buckets(
     passes: bool,
 ) -> Pool:
     """passes: a bucket at a time, each from all the chunks anew; otherwise all buckets from one pass."""
-    sizes = [_tar_bytes(store, entry) for entry in index.chunks]
+    sizes = [tar_bytes(store, entry) for entry in index.chunks]
     set_bytes, largest = sum(sizes), max(sizes)
     # Beside a bucket: the chunk that is read, the next one, and the packed form of that.
     most = room - 3 * largest if passes else CACHE_SHARE * available_memory()
@@ -343,14 +344,6 @@ def verify_in_place(store: Store, entry: ChunkEntry) -> None:
 
 def _is_in_place(store: Store, entry: ChunkEntry) -> bool:
     return store.is_local and not is_compressed(entry.file)
-
-
-def _tar_bytes(store: Store, entry: ChunkEntry) -> int:
-    """A chunk's size without compression. A gzip's last four bytes tell it, modulo 4 GiB."""
-    if not is_compressed(entry.file):
-        return entry.bytes
-    size = int.from_bytes(store.read_range(entry.file, entry.bytes - 4, 4), "little") if entry.bytes >= 4 else 0
-    return max(size, entry.bytes)
 
 
 def _copy(entry: ChunkEntry, folder: Path) -> Path:

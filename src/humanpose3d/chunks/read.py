@@ -277,7 +277,7 @@ class Chunk:
 def open_chunk(path: Path) -> Chunk:
     """The chunk at `path`, an uncompressed tar. Its `.idx` is used where it fits the tar."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; copy it there, or index what is left with 'humanpose3d index'")
+        raise FileNotFoundError(f"{path} is missing; {_REMEDY_MISSING}")
     if is_compressed(path.name):
         raise ValueError(f"{path} is compressed; unpack it first (unpack_chunk)")
     return Chunk(path)
@@ -292,6 +292,14 @@ def is_compressed(name: str) -> bool:
     return name.endswith(("gz", "tgz"))
 
 
+def tar_bytes(store: Store, entry: ChunkEntry) -> int:
+    """A chunk's size without compression. A gzip's last four bytes tell it, modulo 4 GiB."""
+    if not is_compressed(entry.file):
+        return entry.bytes
+    size = int.from_bytes(store.read_range(entry.file, entry.bytes - 4, 4), "little") if entry.bytes >= 4 else 0
+    return max(size, entry.bytes)
+
+
 def unpack_chunk(packed: Path, path: Path) -> None:
     """A `.tar.gz` -> the tar in it, whole or not at all. ValueError where it is cut short or damaged."""
     try:
@@ -304,7 +312,8 @@ def unpack_chunk(packed: Path, path: Path) -> None:
 def fetch_chunk(store: Store, entry: ChunkEntry, path: Path) -> None:
     """Brings a chunk here as an uncompressed tar at `path`, checked against its entry in the index.
 
-    ValueError where it is not what the index says, naming the file and what to do.
+    ValueError where it is not what the index says, FileNotFoundError where it is not there, naming the file as the user
+    knows it and what to do.
     """
     if isinstance(store, LocalStore):
         verify_chunk(store.local_path(entry.file), entry)
@@ -314,7 +323,10 @@ def fetch_chunk(store: Store, entry: ChunkEntry, path: Path) -> None:
             store.get(entry.file, path)
         return
     arrived = path.with_name(f"{path.name}.gz") if is_compressed(entry.file) else path
-    store.get(entry.file, arrived, size=entry.bytes)
+    try:
+        store.get(entry.file, arrived, size=entry.bytes)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}; {_REMEDY_MISSING}") from None
     try:
         verify_chunk(arrived, entry, f"{store.location}/{entry.file}")
         if arrived != path:
@@ -336,7 +348,7 @@ def borrowed_chunk(store: Store, entry: ChunkEntry, folder: Path, *, verify: boo
         verify_chunk(store.local_path(entry.file), entry, content=verify)
         yield open_indexed(store.local_path(entry.file), entry)
         return
-    path = folder / f"{entry.file.split('.')[0]}.tar"
+    path = folder / f"{entry.number:06d}.tar"
     try:
         fetch_chunk(store, entry, path)
         yield open_indexed(path, entry)
@@ -352,6 +364,7 @@ def open_indexed(path: Path, entry: ChunkEntry) -> Chunk:
     return chunk
 
 
+_REMEDY_MISSING = "copy it there, or index what is left with 'humanpose3d index'"
 _REMEDY = "copy it again from where it came, or remove it and index what is left with 'humanpose3d index'"
 
 

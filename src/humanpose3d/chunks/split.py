@@ -18,7 +18,16 @@ from pathlib import Path
 import numpy as np
 
 from humanpose3d.chunks.codec import BadSample, decode_meta, read_facts
-from humanpose3d.chunks.layout import UNKNOWN_SUBJECT, ChunkEntry, ChunkIndex, read_index
+from humanpose3d.chunks.layout import (
+    BUILDING,
+    INDEX,
+    UNKNOWN_SUBJECT,
+    ChunkEntry,
+    ChunkIndex,
+    building_shards,
+    read_index,
+)
+from humanpose3d.chunks.parts import Part
 from humanpose3d.chunks.read import borrowed_chunk
 from humanpose3d.chunks.transfer import Arena, SourceChunk, Taken, in_turns, one_ahead, stretches, take
 from humanpose3d.chunks.write import (
@@ -61,8 +70,8 @@ def split_by_subject(
 ) -> StageReport:
     """Fields as in SplitConfig. Cut off, it goes on after the last whole chunk of each part.
 
-    ValueError: a subject in both lists, or in none of the data (with the subjects there are); no list at all; a
-    destination that is the source.
+    ValueError: a subject in both lists, or in the other part by an earlier run, or in none of the data (with the
+    subjects there are); no list at all; a destination that is the source.
     """
     mine = Shard.parse(shard)
     requests = {"train": _names(train_subjects), "test": _names(test_subjects)}
@@ -76,6 +85,7 @@ def split_by_subject(
     index = read_index(source)
     wanted = _subjects_meant(asked, index, source)
     _refuse_overlap(wanted)
+    _refuse_overlap_with_earlier(wanted, destination)
     places = Places.of(index, wanted, new_chunk_size)
     own = mine.slice(places.chunks())
     chunks = places.ranges(own)
@@ -83,8 +93,6 @@ def split_by_subject(
     borrowed = job_folder(temp_extraction_dir, source.place, destination.place, *mine.of_several)
     staging = job_folder(staging_dir, source.place, destination.place, *mine.of_several)
     with ExitStack() as stack:
-        for folder in (borrowed, staging):
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
         writers = {
             part: stack.enter_context(
                 ChunkSetWriter(
@@ -106,6 +114,8 @@ def split_by_subject(
             )
             for part, target in targets.items()
         }  # fmt: skip
+        for folder in (borrowed, staging):  # ours from here on: another run would have been met by now
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
         for part, writer in writers.items():
             if writer.state is not None:
                 restore_report(reports[part], writer.state)
@@ -364,6 +374,28 @@ def _refuse_overlap(lists: Mapping[str, list[str]]) -> None:
     both = sorted(set(lists.get("train", ())) & set(lists.get("test", ())))
     if both:
         raise ValueError(f"{', '.join(both)} cannot be in both --train-subjects and --test-subjects")
+
+
+def _refuse_overlap_with_earlier(wanted: Mapping[str, list[str]], destination: Store) -> None:
+    """ValueError where a subject is in another part that an earlier run wrote there, or began."""
+    meant = {subject for subjects in wanted.values() for subject in subjects}
+    for part in sorted({"train", "test", "val"} - wanted.keys()):
+        other = destination.child(part)
+        if both := sorted(meant & _subjects_of(other)):
+            raise ValueError(
+                f"{', '.join(both)} went into {other.location} in an earlier run, and nobody may be in two parts of a "
+                "split; leave that out, or give another destination"
+            )
+
+
+def _subjects_of(store: Store) -> set[str]:
+    """The subjects that a set has or, where it is unfinished, will have; none of a set that nobody has indexed."""
+    names = [entry.name for entry in store.list()]
+    if INDEX in names:
+        index = ChunkIndex.from_json(store.read_bytes(INDEX), f"{store.location}/{INDEX}")
+        return set(map(normalise_subject, index.subjects))
+    begun = [BUILDING] if BUILDING in names else [shard.name(BUILDING) for shard in building_shards(names)]
+    return {subject for name in begun for subject in Part.read(store, name).plan.get("subjects", ())}
 
 
 def _subjects_meant(asked: Mapping[str, list[str]], index: ChunkIndex, source: Store) -> dict[str, list[str]]:

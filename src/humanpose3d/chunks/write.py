@@ -13,7 +13,7 @@ import sys
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -37,7 +37,7 @@ from humanpose3d.chunks.layout import (
 from humanpose3d.chunks.parts import Part, Plan, difference, finish_shards, make_index, refuse_other_shards
 from humanpose3d.chunks.read import BLOCK, TableBuilder
 from humanpose3d.chunks.transfer import Piece, Taken, canonical_order, member_header
-from humanpose3d.files import PART, part_path
+from humanpose3d.files import PART, part_path, sole_writer
 from humanpose3d.remotes import LocalStore, RemoteError, Store
 from humanpose3d.reports import NAMED_AT_MOST, StageReport
 from humanpose3d.shards import WHOLE, Shard
@@ -223,7 +223,8 @@ class ChunkSetWriter(StretchWriter):
 
     Where the same plan was cut off before, it goes on after the last whole chunk: `position` says with which input, and
     `state` is what the caller had stored. Where the plan was finished before, `index` is set too and nothing is wanted.
-    ValueError where the store holds something else, or shards with other settings write to it.
+    ValueError where the store holds something else, or shards with other settings write to it. BlockingIOError where
+    another process of this machine is writing the set to the same folder.
     """
 
     def __init__(
@@ -254,8 +255,18 @@ class ChunkSetWriter(StretchWriter):
         self.state: Any = None
         self.index: ChunkIndex | None = None
         self._ask_state = state
-        with self._explained():
-            self._start()
+        with ExitStack() as alone:
+            if isinstance(store, LocalStore) and shard.of == 1:
+                with self._explained():
+                    store.folder.mkdir(parents=True, exist_ok=True)
+                alone.enter_context(sole_writer(store.folder))
+            with self._explained():
+                self._start()
+            self._alone = alone.pop_all()
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        super().__exit__(kind, error, trace)
+        self._alone.close()
 
     def wants(self, position: int) -> bool:
         return self.index is None and super().wants(position)

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from humanpose3d.chunks.layout import ChunkEntry
 from humanpose3d.chunks.read import OffsetTable, fetch_chunk, idx_path, is_compressed
@@ -24,14 +25,13 @@ from humanpose3d.files import write_whole
 from humanpose3d.remotes import SLOWEST_BYTES_PER_S, RemoteError, Store
 
 RETRY_DELAYS_S = (1.0, 5.0)  # between fetches that arrived damaged; what did not arrive, the store has asked for again
-BROKEN_FOR_S = 600.0  # a chunk that stayed broken is not asked for again by any process for this long
+BROKEN_FOR_S = 600.0  # a chunk that stayed broken is asked for again after this long, or by a new run
 LOCK_POLL_S = 0.05
 LEAST_WAIT_S = 900.0  # for a chunk that another process is fetching; longer for a large one
 FULL_TRIES = 3  # to fetch a chunk while others fill the same disk
 FULL_WAIT_S = 60.0  # for chunks being fetched ahead to arrive, so that they can make room
 LEFTOVER_S = 3600.0  # what a killed process had fetched of a chunk waits so long for the next one to go on with it
 PREFETCH_THREADS = 4
-PACKED_ROOM = 2  # a .tar.gz needs room for itself and for what is in it
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -42,6 +42,10 @@ class BrokenChunk(ValueError):
 
 class CacheFull(OSError):
     """The disk under the cache has no room for one more chunk."""
+
+
+class _OverLimit(CacheFull):
+    """What is being read and fetched leaves no room for one more chunk below the cache's limit."""
 
 
 class Lease:
@@ -68,13 +72,25 @@ class Lease:
 class ChunkCache:
     """Gives out the chunks of one store as files. Can be sent to another process."""
 
-    def __init__(self, store: Store, folder: Path, max_bytes: int) -> None:
+    def __init__(self, store: Store, folder: Path, max_bytes: int, *, unpacked: float = 1.0) -> None:
+        """unpacked: how many times as large as a .tar.gz of the store the tar in it is."""
         self.store, self.folder, self.max_bytes = store, Path(folder), int(max_bytes)
+        self._unpacked = unpacked
         self._source = hashlib.sha256(store.place.encode()).hexdigest()[:8]
 
     def is_in_place(self, entry: ChunkEntry) -> bool:
         """The chunk is read where it lies and never copied."""
         return self.store.is_local and not is_compressed(entry.file)
+
+    def size(self, entry: ChunkEntry) -> int:
+        """Bytes that a chunk takes here, unpacked; 0 where it is read where it lies."""
+        if self.is_in_place(entry):
+            return 0
+        return int(entry.bytes * self._unpacked) if is_compressed(entry.file) else entry.bytes
+
+    def needed(self, entry: ChunkEntry) -> int:
+        """Bytes that a chunk takes while it is brought here: a remote's .tar.gz lies beside what is in it."""
+        return self.size(entry) + (entry.bytes if is_compressed(entry.file) and not self.store.is_local else 0)
 
     def take(self, entry: ChunkEntry) -> Lease:
         """The chunk's tar, fetched if need be. BrokenChunk; CacheFull; TimeoutError where another process hangs."""
@@ -85,7 +101,7 @@ class ChunkCache:
         if lease is not None:
             return lease
         try:
-            with _locked(self._lock_path(path), LEAST_WAIT_S + PACKED_ROOM * entry.bytes / SLOWEST_BYTES_PER_S):
+            with _locked(self._lock_path(path), LEAST_WAIT_S + self.needed(entry) / SLOWEST_BYTES_PER_S):
                 return _hold(path) or self._fetch_patiently(entry, path)
         except OSError as error:
             if error.errno not in _DISK_FULL:
@@ -93,7 +109,7 @@ class ChunkCache:
             raise self._full(entry.bytes) from error  # not even a lock or a folder has room
 
     def fetch_ahead(self, entry: ChunkEntry) -> None:
-        """Puts a chunk into the folder, unless it is there or another process has it in hand."""
+        """Puts a chunk into the folder, unless it is there or another process has it in hand. CacheFull."""
         path = self._path(entry)
         lease = _hold(path)
         if lease is None:
@@ -115,25 +131,28 @@ class ChunkCache:
         return self.folder / "locks" / f"{path.stem}.lock"
 
     def _fetch_patiently(self, entry: ChunkEntry, path: Path) -> Lease:
-        """Where the disk is full of what others are just fetching, waits until that can be evicted."""
-        deadline = time.monotonic() + FULL_WAIT_S
+        """Where disk or cache are full of what others are just fetching, waits until that can be evicted. Over the
+        cache's limit only where other processes read so much of it: a training is not to end for that."""
+        deadline, within_limit = time.monotonic() + FULL_WAIT_S, True
         while True:
             try:
-                return self._fetch(entry, path)
-            except CacheFull:
+                return self._fetch(entry, path, within_limit=within_limit)
+            except CacheFull as error:
                 if not self._reserved(self._work_folder(path)) or time.monotonic() > deadline:
-                    raise
+                    if not isinstance(error, _OverLimit):
+                        raise
+                    within_limit = False
             time.sleep(LOCK_POLL_S)
 
-    def _fetch(self, entry: ChunkEntry, path: Path) -> Lease:
+    def _fetch(self, entry: ChunkEntry, path: Path, *, within_limit: bool = True) -> Lease:
         """With the chunk's lock held."""
         broken = self.folder / "broken" / path.stem
-        if _age_s(broken) < BROKEN_FOR_S:
-            raise BrokenChunk(broken.read_text())
+        if reason := self._known_broken(broken):
+            raise BrokenChunk(reason)
         work = self._work_folder(path)
         try:
             for _ in range(FULL_TRIES):
-                self._reserve(work, entry)
+                self._reserve(work, self.needed(entry), within_limit)
                 try:
                     return self._fetch_with_retries(entry, path, work)
                 except OSError as error:
@@ -142,10 +161,22 @@ class ChunkCache:
                     shutil.rmtree(work, ignore_errors=True)  # somebody else took the room that there was
             raise self._full(entry.bytes)
         except BrokenChunk as error:
-            write_whole(broken, str(error).encode())
+            write_whole(broken, f"{_sign_of_life(self.folder / 'locks').name}\n{error}".encode())
             raise
         finally:
             shutil.rmtree(work, ignore_errors=True)
+
+    def _known_broken(self, broken: Path) -> str:
+        """Why a chunk could not be had lately; "" where the process that found it out has ended: a user who has mended
+        the chunk since starts the next run at once."""
+        if _age_s(broken) >= BROKEN_FOR_S:
+            return ""
+        name, _, reason = broken.read_text().partition("\n")
+        life = self.folder / "locks" / name
+        if (lease := _hold(life)) is not None:
+            life.unlink(missing_ok=True)
+            lease.release()
+        return reason if life.is_file() else ""
 
     def _fetch_with_retries(self, entry: ChunkEntry, path: Path, work: Path) -> Lease:
         for delay_s in (*RETRY_DELAYS_S, None):
@@ -173,16 +204,15 @@ class ChunkCache:
         os.replace(arrived, path)
         return Lease(path, descriptor)
 
-    def _reserve(self, work: Path, entry: ChunkEntry) -> None:
+    def _reserve(self, work: Path, needed: int, within_limit: bool) -> None:
         """Room for a chunk, made by evicting the longest unused. A sparse file says to others that it is taken."""
-        needed = entry.bytes * (PACKED_ROOM if is_compressed(entry.file) else 1)
         with _locked(self.folder / "locks" / "evict.lock", LEAST_WAIT_S):
-            self._make_room(needed, but=work)
+            self._make_room(needed, within_limit, but=work)
             work.mkdir(parents=True, exist_ok=True)
             with (work / "reserved").open("wb") as file:
                 file.truncate(needed)
 
-    def _make_room(self, needed: int, *, but: Path) -> None:
+    def _make_room(self, needed: int, within_limit: bool, *, but: Path) -> None:
         """`but`: the folder that the room is for; what a killed process left there is gone on with."""
         self._sweep(LEFTOVER_S, but)
         if shutil.disk_usage(self.folder).free < needed:
@@ -193,6 +223,8 @@ class ChunkCache:
             is_tight = shutil.disk_usage(self.folder).free < needed
             if (used + needed > self.max_bytes or is_tight) and _evict(path):
                 used -= size
+        if within_limit and used + needed > self.max_bytes:
+            raise _OverLimit(f"the cache {self.folder} is full of chunks that are being read")
         if shutil.disk_usage(self.folder).free < needed:
             raise self._full(needed)
 
@@ -247,7 +279,7 @@ class Prefetcher:
         room = self._max_bytes
         wanted: deque[Wish] = deque()
         for cache, entry in wishes:
-            room -= entry.bytes * (PACKED_ROOM if is_compressed(entry.file) else 1)
+            room -= cache.needed(entry)
             if room < 0:
                 break
             wanted.append((cache, entry))
@@ -321,6 +353,19 @@ def _evict(path: Path) -> bool:
         return False
     finally:
         os.close(descriptor)
+
+
+def _sign_of_life(folder: Path) -> Path:
+    """A file in that folder that nobody else can hold as long as this process lives."""
+    if folder not in _lives:
+        path = folder / f"life-{uuid4().hex}"
+        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _lives[folder] = Lease(path, descriptor)
+    return _lives[folder].path
+
+
+_lives: dict[Path, Lease] = {}
 
 
 @contextmanager

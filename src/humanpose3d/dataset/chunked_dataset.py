@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 
 from humanpose3d.chunks.codec import MEMBER_OF_FIELD, BadSample, members_of
 from humanpose3d.chunks.layout import ChunkEntry, read_index
-from humanpose3d.chunks.read import Chunk, open_indexed
+from humanpose3d.chunks.read import Chunk, is_compressed, open_indexed, tar_bytes
 from humanpose3d.dataset.cache import BrokenChunk, CacheFull, ChunkCache, Lease, Prefetcher, Wish
 from humanpose3d.dataset.decoding import Collate, Decoder, PoseDecoder, StoredSample, Transform, decode_record
 from humanpose3d.dataset.order import (
@@ -96,9 +96,11 @@ class StreamingChunkedDataset(Dataset[PoseSample]):
         self.fields, self.transform = tuple(fields), transform
         self.name, self.seed, self.shuffle, self.window_chunks = name, seed, shuffle, window_chunks
         self._random_seed = _seed_of(seed, name)
-        self.cache = ChunkCache(self.store, Path(cache_dir), int(cache_bytes))
-        check_cache_size([self])
+        unpacked = _unpacked(self.store, self.entries)
+        self.cache = ChunkCache(self.store, Path(cache_dir), int(cache_bytes), unpacked=unpacked)
         self._reader = _Reader(self.cache, self.entries)
+        self.read_groups(1)
+        check_cache_size([self])
         self._order = self.make_order()
         self._broken_chunks: dict[int, tuple[int, str]] = {}  # chunk -> the epoch in which it could not be had, and why
         self._quarantined: list[Quarantined] = []
@@ -111,8 +113,6 @@ class StreamingChunkedDataset(Dataset[PoseSample]):
 
     def make_order(self, stream_groups: int = 1) -> SampleOrder:
         """The order of this set's epochs."""
-        # Twice a window: batches made ahead may lie in the next one already.
-        self._reader.most_open = 2 * self.window_chunks * stream_groups
         return SampleOrder(
             [entry.samples for entry in self.entries],
             seed=self._random_seed,
@@ -120,6 +120,16 @@ class StreamingChunkedDataset(Dataset[PoseSample]):
             window_chunks=self.window_chunks,
             shuffle=self.shuffle,
         )
+
+    def read_groups(self, groups: int) -> None:
+        """So many groups of the order are read at a time by this process: what decides how many chunks are open."""
+        # Twice a window: batches made ahead may lie in the next one already.
+        self._reader.most_open = 2 * self.window_chunks * groups
+
+    @property
+    def most_open(self) -> int:
+        """How many chunks this process has open at a time."""
+        return self._reader.most_open
 
     @property
     def sets(self) -> tuple[StreamingChunkedDataset, ...]:
@@ -235,17 +245,29 @@ class StreamingChunkedDataset(Dataset[PoseSample]):
 
 
 def check_cache_size(datasets: Sequence[StreamingChunkedDataset]) -> None:
-    """ValueError where the cache cannot hold a window of each of the sets that share it."""
-    chunks = needed = 0
-    for dataset in datasets:
-        cached = sorted(entry.bytes for entry in dataset.entries if not dataset.cache.is_in_place(entry))
-        chunks += len(cached[-dataset.window_chunks :])
-        needed += sum(cached[-dataset.window_chunks :])
+    """ValueError where the cache cannot hold all that a process has open of the sets that share it."""
+    chunks = needed = in_flight = 0
+    for cache, entries, most_open in ((each.cache, each.entries, each.most_open) for each in datasets):
+        cached = sorted((entry for entry in entries if not cache.is_in_place(entry)), key=cache.size)[-most_open:]
+        chunks += len(cached)
+        needed += sum(map(cache.size, cached))
+        in_flight = max([in_flight, *(cache.needed(entry) - cache.size(entry) for entry in cached)])
+    needed += in_flight
     if needed > datasets[0].cache.max_bytes:
         raise ValueError(
-            f"a cache of {datasets[0].cache.max_bytes / 1e9:.3g} GB cannot hold the {chunks} chunks read at a time "
-            f"({needed / 1e9:.3g} GB); raise --cache-gb, or rechunk into smaller chunks"
+            f"a cache of {datasets[0].cache.max_bytes / 1e9:.3g} GB cannot hold the {chunks} chunks read at a time, "
+            f"two windows of each set ({needed / 1e9:.3g} GB); raise --cache-gb, or rechunk into smaller chunks"
         )
+
+
+def _unpacked(store: Store, entries: Sequence[ChunkEntry]) -> float:
+    """How many times as large as the set's .tar.gz the tars in them are, by the largest; 1 where there are none."""
+    packed = [entry for entry in entries if is_compressed(entry.file)]
+    largest = max(packed, key=lambda entry: entry.bytes, default=None)
+    try:
+        return 1.0 if largest is None else tar_bytes(store, largest) / largest.bytes
+    except (OSError, EOFError):
+        return 1.0  # it cannot be read: whoever reads samples names it
 
 
 def _seed_of(seed: int, name: str) -> int:
@@ -376,6 +398,8 @@ class StreamingLoader:
         self.quarantined: dict[str, str] = {}  # name -> reason, of all chunks and samples left out so far
         self._order = dataset.make_batches(global_batch, stream_groups=stream_groups, training=training)
         self._groups = self._order.groups_of(rank, world_size)
+        for each in dataset.sets:
+            each.read_groups(len(self._groups))
         decoders = [decoder or PoseDecoder(each.fields, each.transform, collate) for each in dataset.sets]
         self._begin = _BatchMaker(dataset.sets, self._order, rank, world_size, decoders, training)
         self._is_threaded = _is_threaded(workers, num_workers, decoders)
@@ -484,6 +508,7 @@ class StreamingLoader:
             return
         self._asked = windows, with_next
         if self._prefetcher is None:
+            check_cache_size(self.dataset.sets)  # of all groups that are read here
             self._prefetcher = Prefetcher(self.dataset.sets[0].cache.max_bytes)
             weakref.finalize(self, self._prefetcher.close)
         following = map(self._order.after, windows) if with_next else ()

@@ -200,6 +200,8 @@ class RcloneStore(Store):
                     pace.was_answered()
                     return total
                 raise Failure(CUT_SHORT)
+            except FileNotFoundError:
+                raise FileNotFoundError(f"{self._address(name)} is missing") from None
             except Failure as failure:
                 refuse_unknown_remote(str(failure), [self.location])
                 if done - start >= PROGRESS_BYTES:
@@ -211,6 +213,8 @@ class RcloneStore(Store):
             expected = self._facts(name)[0] if size is None else size
             with whole_file(path) as temporary:
                 self._run(["copyto", self._address(name), str(temporary)], limit_s=transfer_limit_s(expected))
+                if not temporary.is_file():  # S3 takes what is not there for an empty folder
+                    raise FileNotFoundError(f"{self._address(name)} is missing")
                 check_size(temporary.stat().st_size, size, self._address(name))
 
         self._with_daemon(lambda daemon: self._get(daemon, name, path, size), run)

@@ -172,7 +172,7 @@ def run_rclone(
         complaint = _last_line(done.stderr)
         refuse_unknown_remote(complaint, arguments)
         if done.returncode in _NOT_FOUND:
-            raise FileNotFoundError(f"{arguments[-1]} is missing")
+            raise FileNotFoundError(f"{arguments[-2 if arguments[0] == 'copyto' else -1]} is missing")
         raise Failure(complaint, is_final=done.returncode in _FINAL)
 
     # Each attempt has its limit, and their number is small: no limit is needed on the whole.
