@@ -124,13 +124,19 @@ def test_a_network_s_keypoints_are_neither_moved_nor_given_errors():
 
 def test_imagined_depth_is_near_the_joints_or_before_them():
     bare = replace(people(200), depth_m=np.full((200, 17, 2), np.nan, np.float32))
-    normal = np.random.default_rng(0).standard_normal((200, 19)).astype(np.float32)
+    normal = np.random.default_rng(0).standard_normal((200, 36)).astype(np.float32)
     normal[:, 0] = 0.0  # no error of scale
     found = imagine_depth(bare, normal, np.arange(200) < 100)
     assert np.isnan(found.depth_m[100:]).all() and np.isfinite(found.depth_m[:100]).all()
     before_joint_m = bare.joints_m[:100, OF_LABELS, 2] - found.depth_m[:100, OF_KEYPOINTS, 0]
     assert 0.05 < np.median(before_joint_m) < 0.09
     assert (found.depth_m[:100, :, 1] > 0).mean() > 0.9
+    error_m, spread_m = before_joint_m - np.median(before_joint_m), found.depth_m[:100, OF_KEYPOINTS, 1]
+    near = np.abs(error_m) < 0.2  # not what is behind
+    assert abs(np.corrcoef(np.abs(error_m[near]), np.log(spread_m[near]))[0, 1]) < 0.1, "it tells no error"
+    assert 0.006 < np.quantile(spread_m, 0.1) < 0.015 and 0.15 < np.quantile(spread_m, 0.9) < 0.5
+    scaled = imagine_depth(bare, normal + np.eye(1, 36, dtype=np.float32), np.arange(200) < 100)
+    assert np.array_equal(scaled.depth_m[:100, :, 1], found.depth_m[:100, :, 1]), "nor that of the map's scale"
     known = people(200)
     assert np.array_equal(imagine_depth(known, normal, np.ones(200, dtype=bool)).depth_m, known.depth_m)
 

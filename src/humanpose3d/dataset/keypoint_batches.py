@@ -16,7 +16,15 @@ from humanpose3d.chunks.codec import decode_sample, members_of
 from humanpose3d.config import AugmentationConfig
 from humanpose3d.dataset.collator import DEFAULT_FOV_DEG
 from humanpose3d.dataset.decoding import StoredSample, is_pinning
-from humanpose3d.dataset.keypoint_augmentation import CHANGES, People, augment, draw, sort_draws, with_noise
+from humanpose3d.dataset.keypoint_augmentation import (
+    CHANGES,
+    People,
+    augment,
+    draw,
+    normal_draws,
+    sort_draws,
+    with_noise,
+)
 from humanpose3d.dataset.keypoint_noise import person_size
 from humanpose3d.models.joint_features import PATCH, PATCH_STEP
 from humanpose3d.sample import PoseBatch, PoseSample
@@ -102,7 +110,7 @@ class KeypointDecoder:
             joint_score=np.zeros((size, labels), dtype=np.float32),
             projected=np.zeros(size, dtype=bool),
             uniform=nothing(CHANGES + 3 + 3 * joints),
-            normal=nothing(2 + joints + 4 * frames * joints),
+            normal=nothing(normal_draws(frames, joints)),
         )
 
     def decode(self, sample: StoredSample, batch: Rows, row: int) -> bool:
