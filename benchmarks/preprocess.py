@@ -4,10 +4,10 @@
 
 networks: the stage's wall time, start-up apart, against the same networks on ready tensors in batches of the same size,
 and against one image at a time written by Pillow. speed: both networks in fewer bits, and compiled (minutes). ray: two
-workers of a private Ray cluster against two processes here. kills: kill -9 of a worker, again and again. memory:
-resident size over many frames. listing: a simulated one of 10^7 frames until its first batch. Networks have random
-weights, on which their speed does not depend. depth: what --depth-on crop and --precision cost the studio network on
-people it has never seen, beside the exact depth.
+workers of a private Ray cluster against two processes here. kills: kill -9 of a worker, again and again, of both
+kinds. memory: resident size over many frames. listing: a simulated one of 10^7 frames until its first batch. Networks
+have random weights, on which their speed does not depend. depth: what --depth-on crop and --precision cost the studio
+network on people it has never seen, beside the exact depth.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import active_children
 from pathlib import Path
@@ -33,10 +33,12 @@ from typing import Any
 
 import cv2
 import numpy as np
+import psutil
 import torch
 from PIL import Image
 
 from humanpose3d import images
+from humanpose3d.engines import EngineKind
 from humanpose3d.estimators.cues import CueNetworks
 from humanpose3d.estimators.keypoints import prepare_ultralytics
 from humanpose3d.estimators.speed import Speed
@@ -236,34 +238,40 @@ def sidecars(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if "report" not in path.name}
 
 
-def measure_kills(work: Path, kills: int, frames: int) -> dict[str, Any]:
+def measure_kills(work: Path, engine: EngineKind, kills: int, frames: int) -> dict[str, Any]:
     """kill -9 of one of two workers at random moments of one run."""
     size = SIZES["tiny"]
     told, source = save_networks(work / "tiny", size), work / f"frames_{size.frame_px}_{frames}"
     write_frames(source, frames, size.frame_px)
     settings: dict[str, Any] = {"device": "cpu", "batch_size": 4, "devices": 2}
     stage(told, source, work / "straight", **settings)
-    stop, dealt = threading.Event(), [0]
+    stop, dealt, killed = threading.Event(), [0], work / f"killed_{engine}"
+
+    def workers() -> list[int]:
+        if engine == "local":
+            return [child.pid or 0 for child in active_children()]
+        return [child.pid for child in psutil.Process().children(recursive=True) if child.name() == "ray::MapWorker"]
 
     def kill() -> None:
         chance = random.Random(0)
         while dealt[0] < kills and not stop.wait(chance.uniform(1.0, 8.0)):
-            if children := active_children():
-                os.kill(chance.choice(children).pid or 0, signal.SIGKILL)
-                dealt[0] += 1
+            with suppress(psutil.Error):  # one that has just ended
+                if pids := workers():
+                    os.kill(chance.choice(pids), signal.SIGKILL)
+                    dealt[0] += 1
 
     killer = threading.Thread(target=kill)
     killer.start()
     begun = time.perf_counter()
     try:
-        report = preprocess_folders(source, work / "killed", **told, **settings)
+        report = preprocess_folders(source, killed, **told, **settings, engine=engine)
     finally:
         stop.set()
         killer.join()
     return {
-        "kills": dealt[0], "frames": frames, "seconds": time.perf_counter() - begun,
-        "complete": sum(is_complete(work / "killed" / path.stem, depth=True) for path in source.iterdir()),
-        "skipped": report.total_skipped, "identical_bytes": sidecars(work / "straight") == sidecars(work / "killed"),
+        "engine": engine, "kills": dealt[0], "frames": frames, "seconds": time.perf_counter() - begun,
+        "complete": sum(is_complete(killed / path.stem, depth=True) for path in source.iterdir()),
+        "skipped": report.total_skipped, "identical_bytes": sidecars(work / "straight") == sidecars(killed),
     }  # fmt: skip
 
 
@@ -425,12 +433,15 @@ def main() -> int:
                 f"{found['start_up_s']['local']:.1f} s; bytes identical: {found['identical_bytes']}"
             )
         if "kills" in only:
-            figures["kills"] = found = measure_kills(work, args.kills, 40 if args.quick else 600)
-            print(
-                f"\n{found['kills']} kills of a worker in {found['seconds']:.0f} s: {found['complete']} of "
-                f"{found['frames']} frames complete, {found['skipped']} left out, bytes identical: "
-                f"{found['identical_bytes']}"
-            )
+            figures["kills"] = [
+                measure_kills(work, engine, args.kills, 40 if args.quick else 600) for engine in ("local", "ray")
+            ]
+            for found in figures["kills"]:
+                print(
+                    f"\n{found['engine']}: {found['kills']} kills of a worker in {found['seconds']:.0f} s: "
+                    f"{found['complete']} of {found['frames']} frames complete, {found['skipped']} left out, bytes "
+                    f"identical: {found['identical_bytes']}"
+                )
         if "memory" in only:
             figures["memory"] = found = measure_memory(work, 100 if args.quick else 10_000)
             print(

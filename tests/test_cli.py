@@ -36,6 +36,23 @@ def test_a_space_in_the_environment_parts_the_items_of_a_list_alone(monkeypatch)
     assert settings.exp == "my first run" and settings.train_chunks == (0, 2)
 
 
+def test_a_switch_in_the_environment_is_told_in_any_usual_word(monkeypatch, capsys):
+    monkeypatch.setenv("HUMANPOSE3D_FAST_DEV_RUN", "1")
+    monkeypatch.setenv("HUMANPOSE3D_USE_DEPTH", "no")
+    monkeypatch.setenv("HUMANPOSE3D_EXP", "")
+    settings = parse_train()
+    assert settings.fast_dev_run and not settings.use_depth and settings.exp is None
+    monkeypatch.setenv("HUMANPOSE3D_FAST_DEV_RUN", "perhaps")
+    with pytest.raises(ValueError, match="HUMANPOSE3D_FAST_DEV_RUN=perhaps: say one of 1, true, yes, on, 0"):
+        parse_train()
+
+
+def test_what_stands_by_its_place_is_not_taken_from_a_yaml(tmp_path):
+    (tmp_path / "preset.yaml").write_text("location: chunks\n")
+    with pytest.raises(ValueError, match="preset.yaml: location belongs on the command line"):
+        cli.parse(config.InspectConfig, ["--config", str(tmp_path / "preset.yaml")], "inspect")
+
+
 def test_a_switch_of_the_yaml_can_be_turned_back(tmp_path):
     path = tmp_path / "preset.yaml"
     path.write_text("use_depth: false\nfast_dev_run: true\n")

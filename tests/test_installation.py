@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +30,17 @@ def test_a_whole_installation_is_passed(tmp_path, capsys):
     assert report.exit_code == 0 and report.summary == "all that the stages need is here"
     told = capsys.readouterr().out
     assert "lifter, lifter_window27" in told and str(weights) in told and "somewhere" in told
+
+
+@pytest.mark.parametrize("name", ["torch", "cv2"])
+def test_a_package_that_cannot_be_imported_is_a_finding(name, tmp_path):
+    """In a process of its own, where nothing has imported it before."""
+    code = (
+        f"import sys; sys.modules[{name!r}] = None; from pathlib import Path; "
+        f"from humanpose3d.installation import examine; sys.exit(examine(Path({str(tmp_path)!r})).exit_code)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 1 and f"cannot be looked at: import of {name} halted" in ended.stdout, ended.stderr
 
 
 def test_what_is_missing_is_named_with_its_remedy(tmp_path, monkeypatch, capsys):

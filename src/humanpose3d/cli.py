@@ -21,6 +21,7 @@ from humanpose3d import config
 from humanpose3d.reports import StageReport
 
 ENVIRONMENT_PREFIX = "HUMANPOSE3D_"
+SWITCHES = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 CASES = "configs/hourglass"  # where --case finds its presets
 RESUME = ("--resume", "-c", "--continue", "--continue-exp", "--continue_exp")
 C = TypeVar("C")
@@ -50,8 +51,10 @@ def _one_command_line(command: type, args: Sequence[str]) -> list[str]:
     args = _with_bare_resume(_with_case(args))
     hints = get_type_hints(command)
     paths = _config_paths(args) or [path for path in [os.environ.get(ENVIRONMENT_PREFIX + "CONFIG")] if path]
-    of_yaml = [argument for path in paths for argument in _from_yaml(Path(path), set(hints))]
-    return [*of_yaml, *_from_environment(hints), *args]
+    placed = {name for name, hint in get_type_hints(command, include_extras=True).items() if _is_positional(hint)}
+    fields = {name: hint for name, hint in hints.items() if name not in placed}
+    of_yaml = [argument for path in paths for argument in _from_yaml(Path(path), set(fields), placed)]
+    return [*of_yaml, *_from_environment(fields), *args]
 
 
 def run(
@@ -262,6 +265,10 @@ def _arguments(settings: Any) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in own}
 
 
+def _is_positional(hint: Any) -> bool:
+    return any(mark is tyro.conf.Positional for mark in getattr(hint, "__metadata__", ()))
+
+
 def _config_paths(args: Sequence[str]) -> list[str]:
     """Of all --config, in their order."""
     words = [argument.partition("=") for argument in args]
@@ -300,7 +307,7 @@ def _with_bare_resume(args: Sequence[str]) -> list[str]:
     return result
 
 
-def _from_yaml(path: Path, fields: set[str]) -> list[str]:
+def _from_yaml(path: Path, fields: set[str], positional: set[str]) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; --config takes a YAML file, such as those in configs/")
     try:
@@ -309,6 +316,8 @@ def _from_yaml(path: Path, fields: set[str]) -> list[str]:
         raise ValueError(f"{path} is not YAML: {_one_line(error)}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold 'field: value' lines")
+    if placed := sorted(set(values) & positional):
+        raise ValueError(f"{path}: {', '.join(placed)} belongs on the command line, by its place and without a name")
     unknown = sorted(set(values) - fields)
     if unknown:
         raise ValueError(f"{path}: unknown field {', '.join(unknown)}; known: {', '.join(sorted(fields))}")
@@ -318,10 +327,13 @@ def _from_yaml(path: Path, fields: set[str]) -> list[str]:
 def _from_environment(hints: Mapping[str, Any]) -> list[str]:
     found = []
     for name, hint in sorted(hints.items(), key=lambda item: item[0]):
-        text = os.environ.get(ENVIRONMENT_PREFIX + name.upper())
-        if text is not None:
-            is_switch, is_list = text.lower() in ("true", "false"), get_origin(hint) is tuple
-            found += _as_arguments(name, yaml.safe_load(text) if is_switch else text.split() if is_list else text)
+        text = os.environ.get(ENVIRONMENT_PREFIX + name.upper(), "")
+        if text and hint is bool:
+            if text.lower() not in SWITCHES:
+                raise ValueError(f"{ENVIRONMENT_PREFIX}{name.upper()}={text}: say one of {', '.join(SWITCHES)}")
+            found += _as_arguments(name, SWITCHES[text.lower()])
+        elif text:
+            found += _as_arguments(name, text.split() if get_origin(hint) is tuple else text)
     return found
 
 

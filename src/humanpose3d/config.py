@@ -703,7 +703,7 @@ class FakeConfig(Command):
     """Folder that gets it."""
     layout: str = ""
     """Which of the corpus's forms. human36m: 3dmppe, official, npz. mpi_inf_3dhp: videos, frames, npz. mpii: json, h5,
-    mat, spin. freihand: v2, coco. threedpw: official, spin. mocap: npz. Default: the first."""
+    mat, spin, mpii_annotations. freihand: v2, coco. threedpw: official, spin. mocap: npz. Default: the first."""
     subjects: tuple[str, ...] = ()
     """Who, in the corpus's own units (see the chunker's --subjects); none means a few of each kind."""
     frames_per_take: Annotated[int, Field(ge=0)] = 0

@@ -140,7 +140,11 @@ def infer(
         if "onnx" in export:
             path = target / f"{Path(checkpoint_path).stem}.onnx"
             off_m = export_onnx(load_model(checkpoint_path).model, path)
-            report.note(f"{path}: ONNX Runtime agrees with it to {off_m:.1g} m")
+            told = f"{path}: ONNX Runtime agrees to {off_m:.1g} m with the network"
+            moved = (
+                "" if lifter.joint_definitions == "trained" else ", whose joints infer.py moves (--joint-definitions)"
+            )
+            report.note(told + moved)
         complete = set() if overwrite else _complete(source, names, target, request, report)
 
         def write(result: Result) -> None:

@@ -16,8 +16,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from humanpose3d.estimators.weights import cache_dir
-from humanpose3d.models.checkpoint import PACKAGED, load_model
 from humanpose3d.remotes import configured_remotes, rclone_binary
 from humanpose3d.reports import StageReport
 
@@ -26,6 +24,7 @@ YOLO, DEPTH = "yolo11x-pose", "apple/DepthPro-hf"  # what preprocess.py and infe
 DEPTH_FILES = ("config.json", "model.safetensors")
 ROOM_GB = 10.0  # below which a note is made of the disk
 GIB = 2**30
+IMPORT_REMEDY = "pip install -e . -c constraints.txt in humanpose3d's folder (of a lib*.so: README, Troubleshooting)"
 
 
 @dataclass(frozen=True)
@@ -61,12 +60,14 @@ def examine(cache: Path) -> StageReport:
 def _findings(cache: Path) -> Iterator[Finding]:
     yield _python()
     yield from _packages()
-    yield _torch()
-    yield _rclone()
-    yield _remotes()
-    yield _yolo()
-    yield _depth()
-    yield _own_checkpoints()
+    for what, look in (
+        ("GPU", _torch), ("rclone", _rclone), ("remotes", _remotes), ("YOLO weights", _yolo), ("DepthPro", _depth),
+        ("our lifters", _own_checkpoints),
+    ):  # fmt: skip
+        try:
+            yield look()
+        except ImportError as error:
+            yield Finding(what, "missing", f"cannot be looked at: {error}", IMPORT_REMEDY)
     yield _room(cache)
 
 
@@ -132,6 +133,8 @@ def _remotes() -> Finding:
 
 
 def _yolo() -> Finding:
+    from humanpose3d.estimators.weights import cache_dir
+
     places = (Path(f"{YOLO}.pt"), cache_dir() / "weights" / f"{YOLO}.pt")
     for place in places:
         if place.is_file():
@@ -152,6 +155,8 @@ def _depth() -> Finding:
 
 
 def _own_checkpoints() -> Finding:
+    from humanpose3d.models.checkpoint import PACKAGED, load_model
+
     try:
         for name in PACKAGED:
             load_model(name)

@@ -162,10 +162,11 @@ class _Take:
         write_whole(folder / FINISHED, orjson.dumps(finished, option=orjson.OPT_APPEND_NEWLINE))
 
     def _bvh(self, motion: dict[int, np.ndarray]) -> str:
-        """With straight lines through the frames that the person is missing in."""
-        frames = np.array(sorted(motion))
-        step = int(np.gcd.reduce(np.diff(frames))) if len(frames) > 1 else 1
-        every = np.arange(frames[0], frames[-1] + 1, step)
+        """With straight lines through the frames that the person is missing in. All begin with the take, so that they
+        fit together in one scene: who comes later stands still until then."""
+        frames, first = np.array(sorted(motion)), int(self._frames[0])
+        step = max(int(np.gcd.reduce(np.diff([first, *frames]))), 1)
+        every = np.arange(first, frames[-1] + 1, step)
         known = np.array([motion[frame] for frame in frames.tolist()]).reshape(len(frames), -1)
         filled = np.stack([np.interp(every, frames, column) for column in known.T], axis=-1)
         return to_bvh(filled.reshape(len(every), -1, 3), self._fps / step)

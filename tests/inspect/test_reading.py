@@ -183,6 +183,12 @@ def test_of_a_large_remote_chunk_only_the_chosen_samples_are_fetched(tmp_path, s
     assert not list((tmp_path / "temp").iterdir())
 
 
+def test_a_share_so_small_that_nothing_was_read_finds_nothing_in_order(tmp_path):
+    write_studio_set(tmp_path / "set")
+    with pytest.raises(ValueError, match="--max-samples 1 of 72 samples are too few to choose from; say --all"):
+        read(tmp_path / "set", tmp_path, samples=1)
+
+
 def test_where_there_are_no_chunks_the_message_says_so(tmp_path):
     with pytest.raises(FileNotFoundError, match="no chunks"):
         read(tmp_path, tmp_path)

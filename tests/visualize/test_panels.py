@@ -139,6 +139,22 @@ def test_the_panel_takes_images_of_every_shape(size_hw: tuple[int, int]) -> None
         assert panel.shape[0] < 1400 and panel.shape[1] < 1400
 
 
+def test_a_portrait_keeps_its_shape_on_its_tile() -> None:
+    image = np.full((1600, 900, 3), 255, np.uint8)
+    panel = panels.combined_panel(image, [], [], None, [])
+    white = (panel[panels.TITLE_PX + 100, : panel.shape[1] // 2] == 255).all(-1).nonzero()[0]
+    shown = white[(white > 20) & (white < 350)]
+    assert shown.max() - shown.min() + 1 == pytest.approx(9 / 16 * panels.TILE_PX, abs=2)
+
+
+def test_letters_of_other_languages_are_no_boxes() -> None:
+    of_boxes = panels._letters("\ue000", 22)  # a private letter, which no font has
+    assert all(
+        panels._letters(letter, 22).shape != of_boxes.shape or (panels._letters(letter, 22) != of_boxes).any()
+        for letter in "üïôéжλ"
+    )
+
+
 def test_the_comparison_names_the_error_after_putting_the_roots_together(monkeypatch: pytest.MonkeyPatch) -> None:
     titles = []
     draw = panels.framed

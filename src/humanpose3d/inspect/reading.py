@@ -136,6 +136,8 @@ def read_evidence(location: str | Path, *, samples: int, all: bool, temp_dir: Pa
                 except (ValueError, FileNotFoundError) as error:
                     heard.broken[without_name(str(error), entry.file)].append(entry.file)
                 bar.advance(before + entry.samples - bar.done)
+    if not heard.read and heard.samples and not heard.broken:
+        raise ValueError(f"--max-samples {samples} of {heard.samples} samples are too few to choose from; say --all")
     return heard
 
 

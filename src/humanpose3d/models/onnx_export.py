@@ -3,6 +3,8 @@
 Inputs, any number B of people: keypoints_px [B Jin 2], score [B Jin] (0: missing), intrinsics [B 3 3]; with depth,
 depth_m [B Jin 2], depth around each keypoint and its spread, metres (0: unknown); with a window of T frames,
 keypoint_window [B T Jin 3] (x, y, score) and window_time_s [B T], seconds from the person's own frame. All float32.
+The file's metadata name the `keypoints` and `joints`. These are where the network was trained to put them: infer.py
+moves some, unless it is told `--joint-definitions trained`.
 Outputs: joints_rel_m [B J 3], root_cam_m [B 3], log_error_m [B J], as `models.common.PosePrediction`.
 """
 
@@ -75,6 +77,8 @@ def export_onnx(model: nn.Module, path: Path) -> float:
             plain, inputs, dynamo=True, input_names=_names(model), output_names=list(OUTPUTS), dynamic_shapes=shapes
         )
     assert program is not None
+    for name, skeleton in (("keypoints", model.config.keypoint_skeleton), ("joints", model.config.skeleton)):
+        program.model_proto.metadata_props.add(key=name, value=" ".join(get_skeleton(skeleton).joints))
     content = program.model_proto.SerializeToString()
     asked = _example(model, CHECKED_WITH)
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])

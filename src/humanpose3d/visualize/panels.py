@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -28,6 +30,7 @@ FAINT: Colour = (205, 210, 215)
 MUTED: Colour = (120, 125, 130)
 
 TILE_PX = 560  # longer side of a panel's tile
+LEAST_TILE_WH = (360, 300)  # px: room for its title
 TITLE_PX = 40  # height of the line above a tile
 GAP_PX = 10
 PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP)
@@ -143,9 +146,10 @@ def combined_panel(
 ) -> np.ndarray:
     """The 2x2 panel: the image, its 2D keypoints, its depth map, its people in 3D. Shapes as in the single pictures."""
     height, width = image.shape[:2]
-    tile_wh = _tile_size((width, height))
-    small = cv2.resize(image, tile_wh, interpolation=cv2.INTER_AREA)
-    scale = np.array(tile_wh, np.float64) / (width, height)
+    small_wh = [max(round(side * TILE_PX / max(width, height)), 1) for side in (width, height)]
+    tile_wh = (max(small_wh[0], LEAST_TILE_WH[0]), max(small_wh[1], LEAST_TILE_WH[1]))
+    small = cv2.resize(image, small_wh, interpolation=cv2.INTER_AREA)
+    scale = np.array(small_wh, np.float64) / (width, height)
     overlay = draw_keypoints(
         small,
         [(np.asarray(points) + 0.5) * scale - 0.5 for points in people_px],
@@ -156,9 +160,14 @@ def combined_panel(
     count = len(people_px)
     people = "no person" if not count else "1 person" if count == 1 else f"{count} people"
     tiles = [
-        (small, title or "input", f"{width} x {height} px", None),
-        (overlay, "2D keypoints", people, SIDE_COLOURS_ON_PHOTO),
-        (draw_depth(depth_m, tile_wh), "depth", "" if depth_m is None else "metres", None),
+        (_on_tile(small, tile_wh), title or "input", f"{width} x {height} px", None),
+        (_on_tile(overlay, tile_wh), "2D keypoints", people, SIDE_COLOURS_ON_PHOTO),
+        (
+            _on_tile(draw_depth(depth_m, (small_wh[0], small_wh[1])), tile_wh),
+            "depth",
+            "" if depth_m is None else "metres",
+            None,
+        ),
         (draw_pose3d(people_cam_m, tile_wh, skeleton), "3D pose", "metres", SIDE_COLOURS),
     ]
     shown = [framed(*tile) for tile in tiles]
@@ -545,11 +554,13 @@ def _turned(view: View) -> np.ndarray:
 # --- layout and text ---------------------------------------------------------------------------------------------
 
 
-def _tile_size(image_wh: tuple[int, int]) -> tuple[int, int]:
-    """(w, h) of a tile: the image's shape, TILE_PX long, and wide enough for its title."""
-    width, height = image_wh
-    scale = TILE_PX / max(image_wh)
-    return max(round(width * scale), 360), max(round(height * scale), 300)
+def _on_tile(picture: np.ndarray, tile_wh: tuple[int, int]) -> np.ndarray:
+    """In the middle of a grey tile that is no smaller."""
+    tile = np.full((tile_wh[1], tile_wh[0], 3), 60, np.uint8)
+    height, width = picture.shape[:2]
+    top, left = (tile_wh[1] - height) // 2, (tile_wh[0] - width) // 2
+    tile[top : top + height, left : left + width] = picture
+    return tile
 
 
 def _square(
@@ -568,10 +579,7 @@ def _square(
     if keypoints_px is not None:
         score = np.ones(len(keypoints_px)) if score is None else score
         small = draw_keypoints(small, [(keypoints_px + 0.5) * scale - 0.5], [score], skeleton)
-    tile = np.full((side, side, 3), 60, np.uint8)
-    top, left = (side - size[1]) // 2, (side - size[0]) // 2
-    tile[top : top + size[1], left : left + size[0]] = small
-    return tile
+    return _on_tile(small, (side, side))
 
 
 def framed(tile: np.ndarray, title: str, note: str, legend: dict[str, Colour] | None = None) -> np.ndarray:
@@ -603,15 +611,18 @@ def grid(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
     return sheet
 
 
-@lru_cache(maxsize=8)
-def _font(size: int) -> Any:
-    return ImageFont.load_default(size)  # Pillow's own, so every machine draws the same
+@lru_cache(maxsize=16)
+def _font(size: int, is_plain: bool) -> Any:
+    """Pillow's own, so that every machine draws the same; for names with other letters the one of matplotlib."""
+    found = None if is_plain else find_spec("matplotlib")
+    path = Path(found.origin or "").parent / "mpl-data/fonts/ttf/DejaVuSans.ttf" if found else Path()
+    return ImageFont.truetype(str(path), size) if path.is_file() else ImageFont.load_default(size)
 
 
 @lru_cache(maxsize=512)
 def _letters(text: str, size: int) -> np.ndarray:
     """float32 [h w] in 0..1: the text, cut to its width, over the full height of a line."""
-    font = _font(size)
+    font = _font(size, text.isascii())
     ascent, descent = font.getmetrics()
     mask, (left, top) = font.getmask2(text, mode="L", anchor="ls")
     pixels = np.array(mask, dtype=np.float32).reshape(mask.size[::-1]) / 255
