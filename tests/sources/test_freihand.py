@@ -411,8 +411,8 @@ def test_an_unlabelled_joint_is_missing(coco):
 def test_faulty_rows_of_mmposes_json_are_told_and_the_rest_is_read(coco):
     def damage(data: dict) -> None:
         data["annotations"][0]["keypoints"] = data["annotations"][0]["keypoints"][:30]
-        data["annotations"][1]["image_id"] = 999_999
-        data["images"][2]["file_name"] = "training/rgb/hand.jpg"
+        data["annotations"][1]["image_id"] = [999_999]
+        data["images"][2]["file_name"] = "training/rgb/³².jpg"
         data["annotations"][3]["keypoints"] = [0.0] * 63
 
     change(coco / "annotations/freihand_train.json", damage)

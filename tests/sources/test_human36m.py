@@ -94,6 +94,16 @@ def test_images_under_the_official_videos_names_are_found(corpus):
     assert read(corpus)[1].image_path == Path("S9_Directions_1.54138969/frame_000002.jpg")
 
 
+def test_images_that_are_counted_from_0_are_those_of_their_frames(corpus):
+    folder = corpus[0] / "S9_Directions_1.54138969"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"frame_{number:06d}.jpg").touch()
+    assert [frame.image_path.name for frame in read(corpus)[:2]] == ["frame_000000.jpg", "frame_000001.jpg"]
+    counted = read(corpus, image_pattern="{subject}/{frame:04d}.jpg")[1]
+    assert counted.image_path == Path("S9/0001.jpg")
+
+
 def test_a_pattern_names_any_other_place(corpus):
     frame = read(corpus, image_pattern="{subject}_{action}_{camera}/frame_{number:04d}.jpg")[1]
     assert frame.image_path == Path("S9_Directions_54138969/frame_0002.jpg")

@@ -85,6 +85,13 @@ def test_half_a_camera_file_is_named(name, tmp_path):
         find_rig([tmp_path])
 
 
+def test_parameters_that_are_no_object_are_a_broken_file(tmp_path):
+    parameters = camera_parameters(SIZE, SEED) | {"extrinsics": []}
+    (tmp_path / "camera-parameters.json").write_text(json.dumps(parameters))
+    with pytest.raises(BrokenFile, match="intrinsics or extrinsics are no JSON object"):
+        find_rig([tmp_path])
+
+
 def test_too_few_camera_numbers_are_counted(tmp_path):
     root = ElementTree.fromstring(FILES["metadata.xml"])
     numbers = root.find("w0")

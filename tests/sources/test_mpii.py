@@ -208,6 +208,17 @@ def test_people_to_train_on_in_validation_images_are_left_out_and_told(corpus):
     assert len(told.faults) == 1 and f"1 of {len(rows)} people to train on stand in images that" in told.faults[0]
 
 
+def test_a_row_with_words_for_visibility_is_left_out_by_name(corpus):
+    root = corpus("valid.json")
+    path = root / "annotations" / "valid.json"
+    rows = json.loads(path.read_text())
+    rows[0]["joints_vis"] = ["yes"] * 16
+    path.write_text(json.dumps(rows))
+    told = StageReport("chunker")
+    assert len(read(root, "valid", told=told)) == len(rows) - 1
+    assert told.skipped["joints_vis is not of 16 joints"] == [rows[0]["image"]]
+
+
 def test_left_over_joints_of_the_other_version_of_the_list_are_taken_as_missing(corpus, truth):
     """It was written over an older list in memory: who lacks a joint has that of whoever stood there before."""
     root = corpus("mpii_annotations.json")

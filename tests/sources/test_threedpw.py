@@ -171,6 +171,14 @@ def test_frames_that_the_corpus_does_not_score_are_marked(corpus):
     assert [frame.valid for frame in read(corpus, [WALKING])] == [True, False, True, True]
 
 
+@pytest.mark.parametrize("poses2d", [[None], [np.array(3.0)], [[[1.0, 2.0], [3.0]]]])
+def test_malformed_keypoints_cost_their_own_sequence(corpus, poses2d):
+    change(corpus, WALKING, lambda data: data.update(poses2d=poses2d))
+    told = StageReport("test")
+    frames = read(corpus, ["train", "validation"], told)
+    assert frames and len(told.faults) == 1 and "'poses2d'" in told.faults[0] and "walking" in told.faults[0]
+
+
 def test_joints_behind_the_camera_have_no_pixel(corpus):
     def step_back(data):
         depth = read(corpus, [WALKING])[1].joints_cam_m[:, 2]

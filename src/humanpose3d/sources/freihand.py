@@ -354,8 +354,8 @@ def _read_coco(images_path: Path, annotations_path: Path, told: Told) -> _CocoLa
 
 def _read_coco_file(images_path: Path, path: Path, told: Told) -> dict[int, _Annotated]:
     data = read_json(path)
-    labels = {row.get("image_id"): row for row in _rows(path, data, "annotations")}
-    names = {image.get("id"): str(image.get("file_name")) for image in _rows(path, data, "images")}
+    labels = {str(row.get("image_id")): row for row in _rows(path, data, "annotations")}
+    names = {str(image.get("id")): str(image.get("file_name")) for image in _rows(path, data, "images")}
     folder = _image_folder(images_path, list(names.values()))
     if stray := len(labels.keys() - names.keys()):
         told.fault(f"{path} has {stray} annotations of images that it does not list; they are left out, copy it anew")
@@ -382,7 +382,7 @@ def _rows(path: Path, data: Any, name: str) -> list[dict[str, Any]]:
 
 def _number(name: str) -> int | None:
     stem = PurePosixPath(name).stem
-    return int(stem) if stem.isdigit() and int(stem) < SAMPLES * len(VERSIONS) else None
+    return int(stem) if stem.isascii() and stem.isdigit() and int(stem) < SAMPLES * len(VERSIONS) else None
 
 
 def _joints(row: dict[str, Any] | None) -> np.ndarray | None:

@@ -205,6 +205,8 @@ def _from_parameters(path: Path) -> Rig:
         raise BrokenFile(path, "holds no JSON object")
     expected = "expected intrinsics and extrinsics"
     lenses, poses = (field_of(path, data, name, expected) for name in ("intrinsics", "extrinsics"))
+    if not isinstance(lenses, dict) or not isinstance(poses, dict):
+        raise BrokenFile(path, f"intrinsics or extrinsics are no JSON object; {expected}")
 
     def find(subject: str, camera_id: str) -> tuple[Path, Values | None]:
         of_subject = {normalise_subject(name): cameras for name, cameras in poses.items()}.get(subject, {})

@@ -106,12 +106,12 @@ class Pictures:
     folder: Path  # of the image files, or the video
     is_video: bool = False
     files: dict[int, str] | None = None  # by the number in their name: frame + 1
-    named: Callable[..., str] | None = None  # (number=) -> the path; overrides the others
+    named: Callable[..., str] | None = None  # (number=, frame=) -> the path; overrides the others
 
     def path(self, frame: int) -> Path:
         """Of the frame, counted from 0, whether it is there or not."""
         if self.named is not None:
-            return Path(self.named(number=frame + 1))
+            return Path(self.named(number=frame + 1, frame=frame))
         if self.is_video:
             return frame_path(self.folder, frame)
         return self.folder / (self.files or {}).get(frame + 1, f"{self.folder.name}_{frame + 1:06d}.jpg")
@@ -139,13 +139,13 @@ def official_video(take: Take, camera_id: str) -> Pictures:
 
 
 def _filled_in(image_pattern: str, take: Take, camera_id: str) -> Callable[..., str]:
-    """(number=) -> the pattern filled in. ValueError names what a pattern can have."""
+    """(number=, frame=) -> the pattern filled in. ValueError names what a pattern can have."""
     known = {"subject": take.subject, "action": take.action, "take": take.take, "camera": camera_id}
     try:
-        image_pattern.format(**known, number=1)
+        image_pattern.format(**known, number=1, frame=0)
         return partial(image_pattern.format, **known)
     except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
-        names = ", ".join(f"{{{name}}}" for name in (*known, "number"))
+        names = ", ".join(f"{{{name}}}" for name in (*known, "number", "frame"))
         raise ValueError(
             f"--image-pattern '{image_pattern}' cannot be filled in ({error}); it can have {names}"
         ) from None
@@ -179,12 +179,12 @@ def _folder_names(take: Take, camera_id: str) -> list[Path]:
 
 
 def _numbered_files(folder: Path) -> dict[int, str]:
-    """The folder's files by the number that ends their names."""
+    """The folder's files by the number that ends their names, from 1 on: where they count from 0 they are moved up."""
     found: dict[int, str] = {}
     for name in sorted(path.name for path in folder.iterdir()):
         if number := re.fullmatch(r".*?(\d+)\.\w+", name):
             found.setdefault(int(number[1]), name)
-    return found
+    return {number + 1: name for number, name in found.items()} if 0 in found else found
 
 
 # --------------------------------------------------------------------------------------------- frames of short videos

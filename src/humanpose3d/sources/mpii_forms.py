@@ -242,7 +242,10 @@ def _of_baselines(path: Path, rows: list[dict], told: Told) -> list[Person]:
     centres, scales = _raw(centres, scales, adjusted=False)
     people = []
     for row, centre, scale in zip(whole, centres, scales, strict=True):
-        visible = np.asarray(row.get("joints_vis", np.ones(16)), dtype=np.float64).ravel()
+        try:
+            visible = np.asarray(row.get("joints_vis", np.ones(16)), dtype=np.float64).ravel()
+        except (TypeError, ValueError):
+            visible = np.zeros(0)
         if visible.shape != (16,):
             told.skip(_file_name(row["image"]), "joints_vis is not of 16 joints")
             continue

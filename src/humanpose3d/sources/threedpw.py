@@ -293,17 +293,17 @@ def _person(path: Path, data: Mapping[str, Any], number: int, cameras: _Cameras,
         trans_m=joints_cam_m[:, root] - rest_pelvis_m,
         betas=betas,
         gender=GENDERS.get(_text(data["genders"][number])[:1].lower()),
-        valid=(cam_valid[:count] > 0) & _detected(data.get("poses2d"), number, count),
+        valid=(cam_valid[:count] > 0) & _detected(path, data.get("poses2d"), number, count),
         longest=max(lengths.values()),
     )
 
 
-def _detected(poses2d: Any, number: int, count: int) -> np.ndarray:
+def _detected(path: Path, poses2d: Any, number: int, count: int) -> np.ndarray:
     """bool [N]: the corpus's own detector found the person; where the file does not say, it did."""
     detected = np.ones(count, dtype=bool)
     if isinstance(poses2d, list | tuple | np.ndarray) and number < len(poses2d):
-        found = np.asarray(poses2d[number])[:count]
-        detected[: len(found)] = (found.reshape(len(found), -1) != 0).any(-1)
+        found = shaped(path, "poses2d", poses2d[number], None, None, None)[:count]
+        detected[: len(found)] = (found != 0).any((1, 2))
     return detected
 
 
