@@ -8,10 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from humanpose3d.remotes import rclone_binary
 from tests.ports import free_port, wait_for_port
+
+# No example fails for its time: on a busy machine any of them may wait.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @dataclass(frozen=True)

@@ -27,14 +27,14 @@ def test_no_turn_is_the_identity():
     assert np.array_equal(matrix_to_axis_angle(np.eye(3)), np.zeros(3))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(directions, st.floats(0.0, 12.0))
 def test_matrices_are_those_of_scipy(direction, angle):
     vector = angle * unit(direction)
     np.testing.assert_allclose(axis_angle_to_matrix(vector), Rotation.from_rotvec(vector).as_matrix(), atol=1e-12)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     directions,
     st.one_of(st.floats(0.0, np.pi), st.floats(0.0, 1e-9), st.floats(np.pi - 1e-9, np.pi), st.sampled_from([1e-160])),
@@ -48,7 +48,7 @@ def test_there_and_back_is_the_same_rotation_at_any_angle(direction, angle):
     np.testing.assert_allclose(axis_angle_to_matrix(back), axis_angle_to_matrix(vector), atol=1e-12)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(directions, st.floats(1e-16, 1e-5))
 def test_a_tiny_turn_keeps_its_size(direction, angle):
     vector = angle * unit(direction)

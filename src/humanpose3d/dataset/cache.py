@@ -30,6 +30,7 @@ LOCK_POLL_S = 0.05
 LEAST_WAIT_S = 900.0  # for a chunk that another process is fetching; longer for a large one
 FULL_TRIES = 3  # to fetch a chunk while others fill the same disk
 FULL_WAIT_S = 60.0  # for chunks being fetched ahead to arrive, so that they can make room
+HELD_S = 1.0  # so long nothing goes over the limit for chunks that are held, and maybe just for a moment
 LEFTOVER_S = 3600.0  # what a killed process had fetched of a chunk waits so long for the next one to go on with it
 PREFETCH_THREADS = 4
 
@@ -133,13 +134,16 @@ class ChunkCache:
     def _fetch_patiently(self, entry: ChunkEntry, path: Path) -> Lease:
         """Where disk or cache are full of what others are just fetching, waits until that can be evicted. Over the
         cache's limit only where other processes read so much of it: a training is not to end for that."""
-        deadline, within_limit = time.monotonic() + FULL_WAIT_S, True
+        begun, within_limit = time.monotonic(), True
         while True:
             try:
                 return self._fetch(entry, path, within_limit=within_limit)
             except CacheFull as error:
-                if not self._reserved(self._work_folder(path)) or time.monotonic() > deadline:
-                    if not isinstance(error, _OverLimit):
+                is_over, waited_s = isinstance(error, _OverLimit), time.monotonic() - begun
+                # What has just come is held for a moment, by the thread that fetched it ahead.
+                is_coming = self._reserved(self._work_folder(path)) or (is_over and waited_s < HELD_S)
+                if not is_coming or waited_s > FULL_WAIT_S:
+                    if not is_over:
                         raise
                     within_limit = False
             time.sleep(LOCK_POLL_S)
