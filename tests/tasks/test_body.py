@@ -23,6 +23,7 @@ from humanpose3d.sources import threedpw
 from humanpose3d.studio.free_body import write_free_body
 from humanpose3d.studio.threedpw import write_threedpw
 from humanpose3d.tasks.body import BodyTask, part_labels, project
+from humanpose3d.tasks.evaluation import evaluate
 from tests.test_overfit import MIRRORS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -63,6 +64,18 @@ def truth(batch: PoseBatch) -> BodyPrediction:
     return BodyPrediction(
         rotations_from_axis_angle(batch.smpl_pose_rad), batch.smpl_betas, batch.joints_cam_m[:, SMPL_24.root_index]
     )
+
+
+def test_a_body_that_is_no_number_ends_an_evaluation_in_one_line_with_its_key(bodies, people):
+    def spoilt(batch: PoseBatch) -> BodyPrediction:
+        betas = batch.smpl_betas.clone()
+        betas[1] = torch.nan
+        return truth(batch)._replace(betas=betas)
+
+    batch = COLLATE([fit_view(sample, SIZE) for sample in people])
+    with pytest.raises(ValueError, match="answers to 1 samples are not finite") as refused:
+        evaluate(spoilt, task(bodies), [batch])
+    assert batch.keys[1] in str(refused.value) and "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("flip", [0.0, 0.999999])

@@ -109,6 +109,19 @@ def test_repeats_and_unlabelled_joints_do_not_count():
     assert scores.whole.samples == 1 and scores.whole.values["mpjpe_mm"] < 1e-3
 
 
+@pytest.mark.parametrize("place", [(0,), (0, H36M_17.index("left_wrist")), (0, H36M_17.index("pelvis"), 1)])
+def test_an_answer_that_is_no_number_is_named_and_never_left_out_of_the_mean(place):
+    samples, labels = [frame("S9", number=number) for number in range(3)], poses(3, 17)
+    predicted = labels.clone()
+    predicted[place] = torch.nan
+    with pytest.raises(ValueError, match=f"answers to 1 samples are not finite .{samples[0].key}.,") as refused:
+        evaluate("h36m_p1", samples, predicted, labels, H36M_17)
+    assert "\n" not in str(refused.value)
+    unlabelled = torch.ones(3, 17, dtype=torch.bool)
+    unlabelled[0] = False
+    assert evaluate("h36m_p1", samples, predicted, labels, H36M_17, mask=unlabelled).whole.samples == 2
+
+
 def velocity(samples, predicted, labels) -> ProtocolScores:
     return evaluate("h36m_p2", samples, predicted, labels, H36M_17)
 

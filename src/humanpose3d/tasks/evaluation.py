@@ -19,6 +19,7 @@ from humanpose3d.models.common import PosePrediction
 from humanpose3d.sample import PoseBatch
 from humanpose3d.skeletons import Skeleton
 from humanpose3d.tasks import Task
+from humanpose3d.tasks.criterion import not_finite
 
 Advance = Callable[[int], None]
 MEASURED = ("counted", "joints_cam_m", "joint_mask", "joints_px", "joint_in_view", "head_size_px")  # of a batch
@@ -45,17 +46,25 @@ def evaluate(
     by_part: bool = False,
     advance: Advance = lambda samples: None,
 ) -> Scores:
-    """The model's scores over labelled batches; the caller has put it in eval mode. ValueError where none is labelled.
+    """The model's scores over labelled batches; the caller has put it in eval mode.
 
-    In a process group every process brings its slice, and all get the scores of the whole.
+    In a process group every process brings its slice, and all get the scores of the whole. ValueError where none is
+    labelled, or an answer is not finite.
     """
     metrics, terms = task.metrics().to(device), dict[str, MeanMetric]()
     parts: dict[str, dict[str, _Part]] = {}
     samples, pictures = SumMetric().to(device), list[np.ndarray]()
+    wrong, wrong_keys = SumMetric().to(device), list[str]()
     for batch in batches:
         batch = batch.to(device)
         task.check_labels(batch)
         prediction: Any = task.predict(model, batch)
+        is_wrong = batch.counted & ~task.measurable(prediction, batch).predicted.isfinite().all(-1).all(-1)
+        wrong.update(is_wrong.float())
+        wrong_keys += [batch.keys[row] for row in is_wrong.nonzero()[:, 0].tolist()]
+        if wrong_keys:
+            advance(len(batch))
+            continue  # only to count them
         metrics.update(prediction, batch)
         counted = batch.counted.sum()
         samples.update(batch.counted.float())
@@ -66,6 +75,8 @@ def evaluate(
         if len(pictures) < previews:
             pictures += task.previews(prediction, batch, previews - len(pictures))
         advance(len(batch))
+    if number := int(wrong.compute()):  # of all processes, so that all end
+        raise not_finite(wrong_keys, number)
     values = {name: float(metric.compute()) for name, metric in terms.items()}
     values |= {name: float(value) for name, value in metrics.compute().items()}
     if not np.isfinite(values[task.criterion.name]):

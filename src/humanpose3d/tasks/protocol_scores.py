@@ -16,7 +16,7 @@ from torch import Tensor
 from humanpose3d.metrics import JointMeans
 from humanpose3d.sample import PoseSample
 from humanpose3d.skeletons import Skeleton, get_skeleton
-from humanpose3d.tasks.criterion import Measurable
+from humanpose3d.tasks.criterion import Measurable, not_finite
 from humanpose3d.tasks.groups import GROUPS, NOBODY
 from humanpose3d.tasks.measures import MEASURES, Block
 from humanpose3d.tasks.protocols import Protocol, scored_columns
@@ -181,9 +181,12 @@ class ProtocolEvaluation:
             kinds[rows] = GROUPS[question][1](truth, self._labelled_in)
 
     def compute(self) -> ProtocolScores:
-        """ValueError where no sample has a prediction and a labelled root."""
-        finite = np.isfinite(np.concatenate([self._predicted, self._labels], axis=-1))
-        measured = np.flatnonzero(finite.all(-1)[:, self.protocol.scored].any(-1))
+        """ValueError where no sample has a prediction and a labelled root, or a prediction is not finite."""
+        labelled: np.ndarray = np.isfinite(self._labels).all(-1)  # of delivered samples alone
+        wrong = np.flatnonzero((labelled & ~np.isfinite(self._predicted).all(-1)).any(-1))
+        if len(wrong):
+            raise not_finite([self.frames.keys[row] for row in wrong], len(wrong))
+        measured = np.flatnonzero(labelled[:, self.protocol.scored].any(-1))
         if not len(measured):
             raise ValueError("no sample of the protocol has labels that its root joint can be measured from")
         before, step = self._frames_before(measured)
@@ -214,7 +217,7 @@ class ProtocolEvaluation:
 
     def _block(self, rows: np.ndarray) -> Block:
         predicted, labels = torch.from_numpy(self._predicted[rows]), torch.from_numpy(self._labels[rows])
-        mask = predicted.isfinite().all(-1) & labels.isfinite().all(-1)
+        mask = labels.isfinite().all(-1)
         shown = mask[..., None]
         return Block(predicted.double().where(shown, 0.0), labels.double().where(shown, 0.0), mask)
 
