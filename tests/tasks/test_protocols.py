@@ -277,6 +277,35 @@ def test_papers_table_of_mpii_has_pairs_and_the_top_of_the_head():
     assert row["Head"] == 100.0 and row["Knee"] == 75.0 and row["Mean"] == pytest.approx(100 * 26 / 28)
 
 
+def of_mpii(sizes_px: list[float | None]) -> tuple[Frames, ProtocolEvaluation]:
+    """People answered with the truth, and one joint of the first far off."""
+    protocol = PROTOCOLS["mpii_pckh"]
+    samples = [frame("valid", "", row, corpus="mpii", head_size_px=size) for row, size in enumerate(sizes_px)]
+    frames, labels = read_frames(samples, protocol), torch.rand(len(samples), 16, 2) * 200
+    evaluation = ProtocolEvaluation(protocol, frames, MPII_16, MPII_16)
+    predicted = labels.clone()
+    predicted[0, MPII_16.index("left_knee")] += 900.0
+    evaluation.update(frames.keys, Measurable(predicted, labels, torch.ones(labels.shape[:2], dtype=torch.bool)))
+    return frames, evaluation
+
+
+def test_people_without_a_head_size_are_not_counted_and_told_of():
+    frames, evaluation = of_mpii([None, 60.0, None, 60.0])
+    scores = evaluation.compute()
+    assert scores.whole.samples == 2 and scores.whole.values["pckh_percent"] == 100.0
+    said = deviations(PROTOCOLS["mpii_pckh"], frames, scores)
+    assert "2 of 4 samples have no head size and are not measured" in said
+    assert not any("no labelled root" in line for line in said)
+
+
+def test_a_set_without_any_head_size_says_where_they_come_from():
+    with pytest.raises(
+        ValueError, match=r"no sample has a head size.*put valid.h5 or gt_valid.mat beside the annotations"
+    ) as refused:
+        of_mpii([None, None])[1].compute()
+    assert "\n" not in str(refused.value)
+
+
 def test_a_head_without_a_box_is_as_large_as_it_is_labelled():
     protocol = PROTOCOLS["3dhp_2d"]
     samples = [frame("TS1", "", 0, corpus="mpi_inf_3dhp")]

@@ -111,7 +111,10 @@ def deviations(protocol: Protocol, frames: Frames, scores: ProtocolScores) -> li
             here = frames.subjects.count(subject)
             if here and here != official:
                 found.append(f"{subject} has {here} frames here, {official} in the protocol")
-    if unscored := len(frames) - scores.whole.samples:
+    labelled = scores.whole.samples + scores.headless
+    if scores.headless:
+        found.append(f"{scores.headless} of {labelled} samples have no head size and are not measured")
+    if unscored := len(frames) - labelled:
         found.append(f"{unscored} samples have no labelled root or could not be read, and are not measured")
     if VELOCITY in protocol.measures:
         if scores.step is None:

@@ -22,7 +22,7 @@ from humanpose3d.tasks.measures import MEASURES, Block
 from humanpose3d.tasks.protocols import Protocol, scored_columns
 
 ROWS = 4096  # samples measured at a time
-VELOCITY = "mpjve_mm"
+VELOCITY, HEAD_SHARE = "mpjve_mm", "pckh_percent"
 
 
 @dataclass
@@ -119,6 +119,7 @@ class ProtocolScores:
     parts: dict[str, dict[str, Means]]
     pairs: int  # of consecutive frames, behind MPJVE
     step: int | None  # frames between them
+    headless: int = 0  # labelled samples without a head size, which PCKh cannot measure
 
     def means_over(self, part: str) -> dict[str, float]:
         """The mean over the parts, each counting alike whatever its samples: action-wise means."""
@@ -181,14 +182,15 @@ class ProtocolEvaluation:
             kinds[rows] = GROUPS[question][1](truth, self._labelled_in)
 
     def compute(self) -> ProtocolScores:
-        """ValueError where no sample has a prediction and a labelled root, or a prediction is not finite."""
-        labelled: np.ndarray = np.isfinite(self._labels).all(-1)  # of delivered samples alone
+        """ValueError where nothing can be measured (no labelled root, no head size), or a prediction is not finite."""
+        labelled = np.all(np.isfinite(self._labels), axis=-1)  # of delivered samples alone
         wrong = np.flatnonzero((labelled & ~np.isfinite(self._predicted).all(-1)).any(-1))
         if len(wrong):
             raise not_finite([self.frames.keys[row] for row in wrong], len(wrong))
         measured = np.flatnonzero(labelled[:, self.protocol.scored].any(-1))
         if not len(measured):
             raise ValueError("no sample of the protocol has labels that its root joint can be measured from")
+        measured, headless = self._with_heads(measured)
         before, step = self._frames_before(measured)
         names = {"action": self.frames.actions, "subject": self.frames.subjects, "camera": self.frames.cameras}
         gathered = _Gathered(self.protocol)
@@ -201,10 +203,22 @@ class ProtocolEvaluation:
                 labels[question] = ["" if kinds[row] == NOBODY else kind_names[kinds[row]] for row in rows]
             gathered.add(values, labels)
         pairs = int((before[measured] >= 0).sum()) if step is not None else 0
-        return gathered.scores(pairs, step, self._kinds)
+        return gathered.scores(pairs, step, headless, self._kinds)
 
     def _questions(self) -> list[str]:
         return list(GROUPS) if self.protocol.dimensions == 3 and "left_hip" in self._labelled_in.points else []
+
+    def _with_heads(self, labelled: np.ndarray) -> tuple[np.ndarray, int]:
+        """(the rows that can be measured, the number of others). ValueError where no head size is known."""
+        if HEAD_SHARE not in self.protocol.measures:
+            return labelled, 0
+        known = labelled[np.isfinite(self._head_sizes_px[labelled])]
+        if not len(known):
+            remedy = "put valid.h5 or gt_valid.mat beside the annotations, and make the chunks again"
+            if self.protocol.head:
+                remedy = f"it is told by labels of {' and '.join(self.protocol.head)}"
+            raise ValueError(f"no sample has a head size, which PCKh needs: {remedy}")
+        return known, len(labelled) - len(known)
 
     def _measure(self, rows: np.ndarray, before: np.ndarray) -> dict[str, Tensor]:
         own, earlier = self._block(rows), None
@@ -264,7 +278,7 @@ class _Gathered:
         for name, of in values.items():
             means[name].add(of[torch.from_numpy(rows)])
 
-    def scores(self, pairs: int, step: int | None, questions: Iterable[str]) -> ProtocolScores:
+    def scores(self, pairs: int, step: int | None, headless: int, questions: Iterable[str]) -> ProtocolScores:
         parts: dict[str, dict[str, Means]] = {
             part: {name: self._figures((part, name)) for own, name in sorted(self._means) if own == part}
             for part in ("action", "subject", "camera")
@@ -274,7 +288,7 @@ class _Gathered:
             parts[question] = {
                 kind: self._figures((question, kind)) for kind in kinds if (question, kind) in self._means
             }
-        return ProtocolScores(self._figures(("", "")), parts, pairs, step)
+        return ProtocolScores(self._figures(("", "")), parts, pairs, step, headless)
 
     def _figures(self, place: tuple[str, str]) -> Means:
         scored, found = self.protocol.scored, self._means[place]
