@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, SumMetric
 
-from humanpose3d.metrics import PoseMetrics
+from humanpose3d.metrics import SCORED_BODY, PoseMetrics
 from humanpose3d.models.common import PosePrediction
 from humanpose3d.sample import PoseBatch
 from humanpose3d.skeletons import Skeleton
-from humanpose3d.tasks import Task
+from humanpose3d.tasks import BodyTask, Task
 from humanpose3d.tasks.criterion import not_finite
 
 Advance = Callable[[int], None]
@@ -98,16 +98,35 @@ def mean_pose(batches: Iterable[PoseBatch], skeleton: Skeleton, *, advance: Adva
     return (total / count.clamp(min=1)).float()
 
 
-def score_mean_pose(
-    pose_m: Tensor, batches: Iterable[PoseBatch], skeleton: Skeleton, metric: str = "mpjpe_mm"
-) -> float:
-    """In mm, by a metric of PoseMetrics, of answering every sample with the pose [J 3]."""
+def score_mean_pose(pose_m: Tensor, batches: Iterable[PoseBatch], skeleton: Skeleton) -> float:
+    """MPJPE in mm of answering every sample with the pose [J 3]."""
     metrics = PoseMetrics(skeleton)
     for batch in batches:
         assert batch.joints_cam_m is not None
         root_m = batch.joints_cam_m[:, skeleton.root_index]
         metrics.update(PosePrediction(pose_m.expand(len(batch), -1, -1), root_m), batch)
-    return float(metrics.compute()[metric])
+    return float(metrics.compute()["mpjpe_mm"])
+
+
+def mean_body(batches: Iterable[PoseBatch], task: BodyTask, *, advance: Advance = lambda samples: None) -> Tensor:
+    """float32 [14 3]: the mean of the joints that bodies are scored on, regressed from the labelled meshes, metres."""
+    total, count = torch.zeros(len(SCORED_BODY), 3, dtype=torch.float64), 0
+    for batch in batches:
+        if batch.joints_cam_m is not None and batch.smpl_mask is not None:
+            bodies = task.labelled(batch)
+            mask = bodies.is_labelled & batch.counted
+            total += bodies.scored_m[mask].double().sum(0)
+            count += int(mask.sum())
+        advance(len(batch))
+    return (total / max(count, 1)).float()
+
+
+def score_mean_body(scored_m: Tensor, batches: Iterable[PoseBatch], task: BodyTask) -> float:
+    """PA-MPJPE in mm, as of a body regressor, of answering every sample with these joints [14 3]."""
+    metrics = task.metrics()
+    for batch in batches:
+        metrics.update(task.labelled(batch)._replace(scored_m=scored_m.expand(len(batch), -1, -1)), batch)
+    return float(metrics.compute()["pa_mpjpe_mm"])
 
 
 class _Part:
