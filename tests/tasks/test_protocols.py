@@ -8,7 +8,19 @@ import torch
 
 from humanpose3d.camera import Camera
 from humanpose3d.sample import PoseSample, make_key
-from humanpose3d.skeletons import H36M_17, H36M_32, HAND_21, LSP_14, MPI_17, MPI_28, MPII_16, SMPL_24, SPIN_24, Skeleton
+from humanpose3d.skeletons import (
+    H36M_17,
+    H36M_32,
+    HAND_21,
+    LSP_14,
+    MPI_17,
+    MPI_28,
+    MPII_16,
+    SMPL_24,
+    SPIN_24,
+    Skeleton,
+    get_skeleton,
+)
 from humanpose3d.tasks.criterion import Measurable
 from humanpose3d.tasks.measures import MEASURES
 from humanpose3d.tasks.protocol_report import deviations, paper_table
@@ -178,6 +190,37 @@ def test_3dhp_scores_14_joints_from_the_pelvis_with_its_own_threshold():
     shifted = predicted.clone()
     shifted[:, MPI_17.index("pelvis")] += 0.3  # the root moves everything measured from it
     assert evaluate("3dhp", samples, shifted, labels, MPI_17).whole.values["pck_percent"] == 0.0
+
+
+def said_of(name: str, samples: list[PoseSample]) -> list[str]:
+    """The deviations of answers that are right."""
+    protocol = PROTOCOLS[name]
+    skeleton = get_skeleton(protocol.skeleton)
+    labels = poses(len(samples), len(skeleton))[..., : protocol.dimensions]
+    return deviations(protocol, read_frames(samples, protocol), evaluate(name, samples, labels, labels, skeleton))
+
+
+@pytest.mark.parametrize("name", ["h36m_p1", "h36m_p2"])
+def test_missing_cameras_and_frames_of_human36m_are_told_of(name):
+    cameras = PROTOCOLS[name].cameras
+    every = [frame(who, number=row, camera=camera) for who in ("S9", "S11") for camera in cameras for row in range(3)]
+    assert said_of(name, every) == []
+    fewer = [replace(sample, frame_index=5 * sample.frame_index) for sample in every if sample.camera_id != cameras[1]]
+    said = said_of(name, fewer)
+    assert said[:2] == [
+        "55011271 of the protocol's cameras are not in the chunks",
+        "the frames of a take are 5 apart here; the protocol tests every one",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "corpus", "subject", "official"),
+    [("mpii_pckh", "mpii", "valid", 2958), ("freihand", "freihand", "evaluation", 3960)],
+)
+def test_fewer_people_or_hands_than_the_official_number_are_told_of(name, corpus, subject, official):
+    samples = [frame(subject, "", row, corpus=corpus, head_size_px=60.0) for row in range(official)]
+    assert said_of(name, samples) == []
+    assert said_of(name, samples[1:]) == [f"{subject} has {official - 1} samples here, {official} in the protocol"]
 
 
 def test_3dhp_says_that_papers_score_the_universal_skeleton():

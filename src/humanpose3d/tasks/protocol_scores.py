@@ -118,7 +118,7 @@ class ProtocolScores:
     whole: Means  # frame-wise: every sample counts alike
     parts: dict[str, dict[str, Means]]
     pairs: int  # of consecutive frames, behind MPJVE
-    step: int | None  # frames between them
+    step: int | None  # between neighbouring frames of a take
     headless: int = 0  # labelled samples without a head size, which PCKh cannot measure
 
     def means_over(self, part: str) -> dict[str, float]:
@@ -239,18 +239,17 @@ class ProtocolEvaluation:
         """(int [N] the row one step earlier in the same take, -1 where there is none; the step in frames).
 
         The step is the most frequent one between neighbouring frames of a take (the smaller of two as frequent), so
-        that a set of every fifth frame has pairs too; it stands in the report, since MPJVE grows with it.
+        that a set of every fifth frame has pairs too; the report tells it, since MPJVE grows with it.
         """
         before = np.full(len(self.frames), -1)
-        if VELOCITY not in self.protocol.measures:
-            return before, None
         takes = np.unique(self.frames.takes, return_inverse=True)[1].reshape(-1)
         numbers = np.array(self.frames.numbers)
         order = measured[np.lexsort((numbers[measured], takes[measured]))]
         steps = np.where(np.diff(takes[order]) == 0, np.diff(numbers[order]), 0)
         if not (steps > 0).any():
             return before, None
-        step = int(np.bincount(steps[steps > 0]).argmax())
+        found, counts = np.unique(steps[steps > 0], return_counts=True)
+        step = int(found[counts.argmax()])
         follows = steps == step
         before[order[1:][follows]] = order[:-1][follows]
         return before, step
