@@ -24,12 +24,12 @@ from humanpose3d.config import AugmentationConfig, TrainConfig
 from humanpose3d.dataset.augmentation import fit_view
 from humanpose3d.dataset.chunked_dataset import StreamingChunkedDataset, StreamingLoader
 from humanpose3d.dataset.collator import Human36MCollator
+from humanpose3d.model_config import model_config
 from humanpose3d.models.checkpoint import load_model
 from humanpose3d.sample import PoseSample
-from humanpose3d.skeletons import SMPL_24
 from humanpose3d.tasks import TASKS
 from humanpose3d.tasks.body import BodyTask
-from humanpose3d.tasks.evaluation import mean_pose, score_mean_pose
+from humanpose3d.tasks.evaluation import mean_body, score_mean_body
 from humanpose3d.train import train_model
 
 RUNS = {"pare": ("pare", 1e-3), "baseline": ("baseline", 1e-3), "baseline, lower rate": ("baseline", 3e-4)}
@@ -102,9 +102,11 @@ def measure(checkpoint: Path, share: float, args: argparse.Namespace) -> dict[st
 
 
 def floor(args: argparse.Namespace) -> float:
-    """PA-MPJPE, over SMPL's joints, of always answering with the mean training pose."""
-    pose_m = mean_pose(loader(args, "train", 0.0, 160, fields=()), SMPL_24)
-    return score_mean_pose(pose_m, loader(args, "val", 0.0, 160, fields=()), SMPL_24, "pa_mpjpe_mm")
+    """PA-MPJPE, over the joints that the models are measured on, of always answering with the mean training pose."""
+    task = TASKS["hps"](model_config("hps", "tiny"), settings("pare", 1e-3, "", args))
+    assert isinstance(task, BodyTask)
+    scored_m = mean_body(loader(args, "train", 0.0, 160, fields=()), task)
+    return score_mean_body(scored_m, loader(args, "val", 0.0, 160, fields=()), task)
 
 
 def main() -> int:

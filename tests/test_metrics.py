@@ -154,6 +154,16 @@ def test_masked_joints_do_not_pull_the_alignment() -> None:
     assert measure((prediction, replace(batch, joint_mask=mask)))["pa_mpjpe_mm"] < 0.01
 
 
+def test_a_pose_that_is_no_number_is_none_after_alignment_and_leaves_the_others_alone() -> None:
+    predicted, labels = torch.randn(2, 3, 17, 3, generator=torch.Generator().manual_seed(0)).unbind()
+    everything = torch.ones(3, 17, dtype=torch.bool)
+    alone = similarity_align(predicted[[0, 2]], labels[[0, 2]], everything[[0, 2]])
+    for wrong in (torch.nan, torch.inf):
+        predicted[1, 5, 0] = wrong
+        aligned = similarity_align(predicted, labels, everything)
+        assert aligned[1].isnan().all() and torch.equal(aligned[[0, 2]], alone)
+
+
 def test_a_collapsed_prediction_has_a_finite_error() -> None:
     batch = random_batch(1)
     errors = measure((PosePrediction(torch.zeros(1, 17, 3), torch.zeros(1, 3)), batch))

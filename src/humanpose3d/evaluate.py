@@ -29,7 +29,7 @@ from humanpose3d.skeletons import get_skeleton
 from humanpose3d.tasks import BodyTask, HeatmapTask, LiftingTask, Task
 from humanpose3d.tasks.body_joints import JOINTS_FILE, write_joints
 from humanpose3d.tasks.devices import train_device
-from humanpose3d.tasks.evaluation import Scores, evaluate, mean_pose, score_mean_pose
+from humanpose3d.tasks.evaluation import Scores, evaluate, mean_body, mean_pose, score_mean_body, score_mean_pose
 from humanpose3d.tasks.heatmaps import Decoding
 from humanpose3d.tasks.protocol_report import report_protocol
 from humanpose3d.tasks.protocol_scores import ProtocolEvaluation, read_frames
@@ -67,14 +67,13 @@ def evaluate_checkpoint(config: TrainConfig) -> StageReport:
     val_set = validation_set(config, val_store, loaded.config)
     task = _task_of(config, loaded)
     scores = _measure(loaded, task, validation_loader(config, val_set, loaded.config), device)
-    lifts = isinstance(task, LiftingTask)
-    pose_mpjpe_mm = mean_pose_error(config, train_store, val_store, loaded.config) if train_store and lifts else None
+    lifts, pose_mpjpe_mm = isinstance(task, LiftingTask), None
+    if train_store is not None and isinstance(task, LiftingTask):
+        pose_mpjpe_mm = mean_pose_error(config, train_store, val_store, loaded.config, task)
     if isinstance(task, BodyTask):
         report.facts["predicted_joints"] = write_joints_of(config, loaded, task, val_set, _report_folder(config))
         if train_store is not None:
-            report.facts["mean_pose_pa_mpjpe_mm"] = mean_pose_error(
-                config, train_store, val_store, loaded.config, "pa_mpjpe_mm"
-            )
+            report.facts["mean_pose_pa_mpjpe_mm"] = mean_pose_error(config, train_store, val_store, loaded.config, task)
     add_scores(report, scores, task)
     report.inputs = len(val_set)
     report.facts |= {
@@ -179,15 +178,21 @@ def _evaluate_by_protocol(
 
 
 def mean_pose_error(
-    config: TrainConfig, train_store: Store, val_store: Store, model: ModelConfig, metric: str = "mpjpe_mm"
+    config: TrainConfig, train_store: Store, val_store: Store, model: ModelConfig, task: LiftingTask | BodyTask
 ) -> float:
-    """In mm, on the validation chunks, of always answering with the mean pose of the training chunks."""
-    skeleton = get_skeleton(model.skeleton)
+    """In mm, on the validation chunks, of always answering with the mean pose of the training chunks.
+
+    MPJPE beside a lifter, PA-MPJPE beside a body regressor, over the joints that the model itself is measured on.
+    """
     stores = [part.store for part in find_mix(config)] or [train_store]
     training = [label_loader(config, store, config.train_chunks, model) for store in stores]
+    measured = label_loader(config, val_store, config.val_chunks, model)
     with progress("mean training pose", sum(len(part.dataset) for part in training)) as bar:
-        pose_m = mean_pose(chain.from_iterable(training), skeleton, advance=bar.advance)
-    return score_mean_pose(pose_m, label_loader(config, val_store, config.val_chunks, model), skeleton, metric)
+        batches = chain.from_iterable(training)
+        if isinstance(task, BodyTask):
+            return score_mean_body(mean_body(batches, task, advance=bar.advance), measured, task)
+        pose_m = mean_pose(batches, task.skeleton, advance=bar.advance)
+    return score_mean_pose(pose_m, measured, task.skeleton)
 
 
 def write_joints_of(

@@ -189,7 +189,8 @@ def similarity_align(predicted_m: Tensor, labels_m: Tensor, mask: Tensor) -> Ten
     """The predicted joints scaled, rotated and moved onto the labels with the least squared error. [B J 3] -> [B J 3].
 
     mask: bool [B J], the joints that take part; all are moved. A mirror image is never turned into the other hand
-    (Umeyama 1991). Works in float64 on the CPU, which beats a GPU at many 3x3 decompositions, and MPS has neither.
+    (Umeyama 1991). Rows that are not finite give NaN. Works in float64 on the CPU, which beats a GPU at many 3x3
+    decompositions, and MPS has neither.
     """
     weight = mask.cpu().double()[..., None]
     predicted, labels = predicted_m.detach().cpu().double(), labels_m.detach().cpu().double()
@@ -197,13 +198,15 @@ def similarity_align(predicted_m: Tensor, labels_m: Tensor, mask: Tensor) -> Ten
     predicted_middle = (weight * predicted).sum(1, keepdim=True) / number
     labels_middle = (weight * labels).sum(1, keepdim=True) / number
     predicted, labels = predicted - predicted_middle, labels - labels_middle
-    u, spread, vt = torch.linalg.svd((weight * labels).mT @ predicted)  # sum of label x predicted^T
+    products = (weight * labels).mT @ predicted  # sum of label x predicted^T
+    finite = products.isfinite().all(-1).all(-1)[:, None, None]
+    u, spread, vt = torch.linalg.svd(products.where(finite, 0.0))  # one bad row would end all with an error
     hand = torch.ones_like(spread)
     hand[:, 2] = torch.linalg.det(u @ vt).sign()
     rotation = (u * hand[:, None]) @ vt  # column vectors: label = rotation @ predicted
     variance = (weight * predicted.square()).sum((1, 2)).clamp(min=1e-12)
     scale = ((spread * hand).sum(1) / variance)[:, None, None]
-    return (scale * predicted @ rotation.mT + labels_middle).to(predicted_m)
+    return (scale * predicted @ rotation.mT + labels_middle).where(finite, torch.nan).to(predicted_m)
 
 
 def scale_align(predicted_m: Tensor, labels_m: Tensor, mask: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from humanpose3d.config import BodyLossWeights
 from humanpose3d.dataset.augmentation import PoseAugmentor, fit_view
 from humanpose3d.dataset.collator import Human36MCollator
-from humanpose3d.metrics import rotation_error_deg
+from humanpose3d.metrics import rotation_error_deg, similarity_align
 from humanpose3d.model_config import model_config
 from humanpose3d.models.hps import BodyPrediction
 from humanpose3d.models.smpl_body import rotations_from_axis_angle
@@ -23,6 +23,7 @@ from humanpose3d.sources import threedpw
 from humanpose3d.studio.free_body import write_free_body
 from humanpose3d.studio.threedpw import write_threedpw
 from humanpose3d.tasks.body import BodyTask, part_labels, project
+from humanpose3d.tasks.evaluation import evaluate, mean_body, score_mean_body
 from tests.test_overfit import MIRRORS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -63,6 +64,31 @@ def truth(batch: PoseBatch) -> BodyPrediction:
     return BodyPrediction(
         rotations_from_axis_angle(batch.smpl_pose_rad), batch.smpl_betas, batch.joints_cam_m[:, SMPL_24.root_index]
     )
+
+
+def test_a_body_that_is_no_number_ends_an_evaluation_in_one_line_with_its_key(bodies, people):
+    def spoilt(batch: PoseBatch) -> BodyPrediction:
+        betas = batch.smpl_betas.clone()
+        betas[1] = torch.nan
+        return truth(batch)._replace(betas=betas)
+
+    batch = COLLATE([fit_view(sample, SIZE) for sample in people])
+    with pytest.raises(ValueError, match="answers to 1 samples are not finite") as refused:
+        evaluate(spoilt, task(bodies), [batch])
+    assert batch.keys[1] in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_the_mean_body_is_scored_on_the_joints_and_by_the_measure_of_the_models(bodies, people):
+    batch, of_body = COLLATE([fit_view(sample, SIZE) for sample in people]), task(bodies)
+    true_m = of_body.predict(truth, batch).true_scored_m
+    scored_m = mean_body([batch], of_body)
+    torch.testing.assert_close(scored_m, true_m.mean(0))
+    answers_m = scored_m.expand_as(true_m)
+    aligned_m = similarity_align(answers_m, true_m, torch.ones(true_m.shape[:2], dtype=torch.bool))
+    expected_mm = 1000 * float((aligned_m - true_m).norm(dim=-1).mean())
+    assert score_mean_body(scored_m, [batch], of_body) == pytest.approx(expected_mm, rel=1e-4) and expected_mm > 10
+    alone = COLLATE([fit_view(people[0], SIZE)])
+    assert score_mean_body(mean_body([alone], of_body), [alone], of_body) < 0.01
 
 
 @pytest.mark.parametrize("flip", [0.0, 0.999999])

@@ -91,6 +91,17 @@ def test_a_set_where_no_root_is_labelled_cannot_be_measured():
         evaluate(Shifted(), TASK, [replace(batch, joint_mask=torch.zeros_like(batch.joint_mask))])
 
 
+def test_answers_that_are_no_numbers_are_named_whichever_joint_they_are_of():
+    batch, model = random_batch(6), nn.Module()
+    answers_m = batch.joints_cam_m - batch.joints_cam_m[:, :1]
+    answers_m[1:5, 5] = torch.nan
+    model.forward = lambda batch: PosePrediction(answers_m, batch.joints_cam_m[:, 0])
+    with pytest.raises(
+        ValueError, match=r"answers to 4 samples are not finite \(test-0-1, test-0-2, test-0-3, \.\.\.\)"
+    ):
+        evaluate(model, TASK, [batch])
+
+
 def test_previews_show_the_first_samples_as_pictures():
     scores = evaluate(Shifted(), TASK, [random_batch(2), random_batch(2, seed=1)], previews=3)
     assert len(scores.previews) == 3

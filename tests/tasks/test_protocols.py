@@ -8,7 +8,19 @@ import torch
 
 from humanpose3d.camera import Camera
 from humanpose3d.sample import PoseSample, make_key
-from humanpose3d.skeletons import H36M_17, H36M_32, HAND_21, LSP_14, MPI_17, MPI_28, MPII_16, SMPL_24, SPIN_24, Skeleton
+from humanpose3d.skeletons import (
+    H36M_17,
+    H36M_32,
+    HAND_21,
+    LSP_14,
+    MPI_17,
+    MPI_28,
+    MPII_16,
+    SMPL_24,
+    SPIN_24,
+    Skeleton,
+    get_skeleton,
+)
 from humanpose3d.tasks.criterion import Measurable
 from humanpose3d.tasks.measures import MEASURES
 from humanpose3d.tasks.protocol_report import deviations, paper_table
@@ -109,6 +121,19 @@ def test_repeats_and_unlabelled_joints_do_not_count():
     assert scores.whole.samples == 1 and scores.whole.values["mpjpe_mm"] < 1e-3
 
 
+@pytest.mark.parametrize("place", [(0,), (0, H36M_17.index("left_wrist")), (0, H36M_17.index("pelvis"), 1)])
+def test_an_answer_that_is_no_number_is_named_and_never_left_out_of_the_mean(place):
+    samples, labels = [frame("S9", number=number) for number in range(3)], poses(3, 17)
+    predicted = labels.clone()
+    predicted[place] = torch.nan
+    with pytest.raises(ValueError, match=f"answers to 1 samples are not finite .{samples[0].key}.,") as refused:
+        evaluate("h36m_p1", samples, predicted, labels, H36M_17)
+    assert "\n" not in str(refused.value)
+    unlabelled = torch.ones(3, 17, dtype=torch.bool)
+    unlabelled[0] = False
+    assert evaluate("h36m_p1", samples, predicted, labels, H36M_17, mask=unlabelled).whole.samples == 2
+
+
 def velocity(samples, predicted, labels) -> ProtocolScores:
     return evaluate("h36m_p2", samples, predicted, labels, H36M_17)
 
@@ -165,6 +190,37 @@ def test_3dhp_scores_14_joints_from_the_pelvis_with_its_own_threshold():
     shifted = predicted.clone()
     shifted[:, MPI_17.index("pelvis")] += 0.3  # the root moves everything measured from it
     assert evaluate("3dhp", samples, shifted, labels, MPI_17).whole.values["pck_percent"] == 0.0
+
+
+def said_of(name: str, samples: list[PoseSample]) -> list[str]:
+    """The deviations of answers that are right."""
+    protocol = PROTOCOLS[name]
+    skeleton = get_skeleton(protocol.skeleton)
+    labels = poses(len(samples), len(skeleton))[..., : protocol.dimensions]
+    return deviations(protocol, read_frames(samples, protocol), evaluate(name, samples, labels, labels, skeleton))
+
+
+@pytest.mark.parametrize("name", ["h36m_p1", "h36m_p2"])
+def test_missing_cameras_and_frames_of_human36m_are_told_of(name):
+    cameras = PROTOCOLS[name].cameras
+    every = [frame(who, number=row, camera=camera) for who in ("S9", "S11") for camera in cameras for row in range(3)]
+    assert said_of(name, every) == []
+    fewer = [replace(sample, frame_index=5 * sample.frame_index) for sample in every if sample.camera_id != cameras[1]]
+    said = said_of(name, fewer)
+    assert said[:2] == [
+        "55011271 of the protocol's cameras are not in the chunks",
+        "the frames of a take are 5 apart here; the protocol tests every one",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "corpus", "subject", "official"),
+    [("mpii_pckh", "mpii", "valid", 2958), ("freihand", "freihand", "evaluation", 3960)],
+)
+def test_fewer_people_or_hands_than_the_official_number_are_told_of(name, corpus, subject, official):
+    samples = [frame(subject, "", row, corpus=corpus, head_size_px=60.0) for row in range(official)]
+    assert said_of(name, samples) == []
+    assert said_of(name, samples[1:]) == [f"{subject} has {official - 1} samples here, {official} in the protocol"]
 
 
 def test_3dhp_says_that_papers_score_the_universal_skeleton():
@@ -262,6 +318,35 @@ def test_papers_table_of_mpii_has_pairs_and_the_top_of_the_head():
     row = paper_table(protocol, evaluation.compute())
     assert list(row) == ["Head", "Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle", "Mean"]
     assert row["Head"] == 100.0 and row["Knee"] == 75.0 and row["Mean"] == pytest.approx(100 * 26 / 28)
+
+
+def of_mpii(sizes_px: list[float | None]) -> tuple[Frames, ProtocolEvaluation]:
+    """People answered with the truth, and one joint of the first far off."""
+    protocol = PROTOCOLS["mpii_pckh"]
+    samples = [frame("valid", "", row, corpus="mpii", head_size_px=size) for row, size in enumerate(sizes_px)]
+    frames, labels = read_frames(samples, protocol), torch.rand(len(samples), 16, 2) * 200
+    evaluation = ProtocolEvaluation(protocol, frames, MPII_16, MPII_16)
+    predicted = labels.clone()
+    predicted[0, MPII_16.index("left_knee")] += 900.0
+    evaluation.update(frames.keys, Measurable(predicted, labels, torch.ones(labels.shape[:2], dtype=torch.bool)))
+    return frames, evaluation
+
+
+def test_people_without_a_head_size_are_not_counted_and_told_of():
+    frames, evaluation = of_mpii([None, 60.0, None, 60.0])
+    scores = evaluation.compute()
+    assert scores.whole.samples == 2 and scores.whole.values["pckh_percent"] == 100.0
+    said = deviations(PROTOCOLS["mpii_pckh"], frames, scores)
+    assert "2 of 4 samples have no head size and are not measured" in said
+    assert not any("no labelled root" in line for line in said)
+
+
+def test_a_set_without_any_head_size_says_where_they_come_from():
+    with pytest.raises(
+        ValueError, match=r"no sample has a head size.*put valid.h5 or gt_valid.mat beside the annotations"
+    ) as refused:
+        of_mpii([None, None])[1].compute()
+    assert "\n" not in str(refused.value)
 
 
 def test_a_head_without_a_box_is_as_large_as_it_is_labelled():

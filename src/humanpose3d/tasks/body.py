@@ -69,23 +69,37 @@ class BodyTask:
 
     def predict(self, model: nn.Module, batch: PoseBatch) -> PosedBodies:
         """The model's answer with its surface, in float32 whatever the precision it was computed in."""
-        answer = model(batch)
-        self.bodies.to(answer.betas.device)
+        answer, labelled = model(batch), self.labelled(batch)
         surface = self.bodies.neutral(answer.rotations, answer.betas)
-        is_labelled, rotations, truth = self._truth(batch)
-        pelvis_m, true_pelvis_m = surface.joints_m[:, :1], truth.joints_m[:, :1]
-        return PosedBodies(
+        pelvis_m = surface.joints_m[:, :1]
+        return labelled._replace(
             rotations=answer.rotations,
             betas=answer.betas,
             root_cam_m=answer.root_cam_m,
             vertices_rel_m=surface.vertices_m - pelvis_m,
             joints_rel_m=surface.joints_m - pelvis_m,
             scored_m=self._scored(surface),
+            part_maps=None if answer.part_maps is None else answer.part_maps.float(),
+        )
+
+    def labelled(self, batch: PoseBatch) -> PosedBodies:
+        """The labels as if they had been answered."""
+        assert batch.smpl_betas is not None and batch.joints_cam_m is not None
+        self.bodies.to(batch.smpl_betas.device)
+        is_labelled, rotations, surface = self._truth(batch)
+        pelvis_m, scored_m = surface.joints_m[:, :1], self._scored(surface)
+        vertices_rel_m, joints_rel_m = surface.vertices_m - pelvis_m, surface.joints_m - pelvis_m
+        return PosedBodies(
+            rotations=rotations,
+            betas=batch.smpl_betas,
+            root_cam_m=batch.joints_cam_m[:, SMPL_24.root_index],
+            vertices_rel_m=vertices_rel_m,
+            joints_rel_m=joints_rel_m,
+            scored_m=scored_m,
             is_labelled=is_labelled,
             true_rotations=rotations,
-            true_vertices_rel_m=truth.vertices_m - true_pelvis_m,
-            true_scored_m=self._scored(truth),
-            part_maps=None if answer.part_maps is None else answer.part_maps.float(),
+            true_vertices_rel_m=vertices_rel_m,
+            true_scored_m=scored_m,
         )
 
     def loss(self, prediction: PosedBodies, batch: PoseBatch) -> dict[str, Tensor]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
+
+KEYS_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -33,3 +36,12 @@ class Measurable:
     mask: Tensor  # bool [B J], labelled
     head_size_px: Tensor | None = None  # float32 [B], of the model input; 0 where unknown
     focal_px: Tensor | None = None  # float32 [B], likewise
+
+
+def not_finite(keys: Sequence[str], number: int) -> ValueError:
+    """For the caller to raise. keys: of the first of those samples; other processes may have the others."""
+    named = ", ".join([*keys[:KEYS_NAMED], *(["..."] if number > len(keys[:KEYS_NAMED]) else [])])
+    return ValueError(
+        f"the model's answers to {number} samples are not finite ({named}), so nothing is measured; its weights may "
+        "hold NaN: take an earlier checkpoint"
+    )

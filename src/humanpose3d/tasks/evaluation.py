@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, SumMetric
 
-from humanpose3d.metrics import PoseMetrics
+from humanpose3d.metrics import SCORED_BODY, PoseMetrics
 from humanpose3d.models.common import PosePrediction
 from humanpose3d.sample import PoseBatch
 from humanpose3d.skeletons import Skeleton
-from humanpose3d.tasks import Task
+from humanpose3d.tasks import BodyTask, Task
+from humanpose3d.tasks.criterion import not_finite
 
 Advance = Callable[[int], None]
 MEASURED = ("counted", "joints_cam_m", "joint_mask", "joints_px", "joint_in_view", "head_size_px")  # of a batch
@@ -45,17 +46,25 @@ def evaluate(
     by_part: bool = False,
     advance: Advance = lambda samples: None,
 ) -> Scores:
-    """The model's scores over labelled batches; the caller has put it in eval mode. ValueError where none is labelled.
+    """The model's scores over labelled batches; the caller has put it in eval mode.
 
-    In a process group every process brings its slice, and all get the scores of the whole.
+    In a process group every process brings its slice, and all get the scores of the whole. ValueError where none is
+    labelled, or an answer is not finite.
     """
     metrics, terms = task.metrics().to(device), dict[str, MeanMetric]()
     parts: dict[str, dict[str, _Part]] = {}
     samples, pictures = SumMetric().to(device), list[np.ndarray]()
+    wrong, wrong_keys = SumMetric().to(device), list[str]()
     for batch in batches:
         batch = batch.to(device)
         task.check_labels(batch)
         prediction: Any = task.predict(model, batch)
+        is_wrong = batch.counted & ~task.measurable(prediction, batch).predicted.isfinite().all(-1).all(-1)
+        wrong.update(is_wrong.float())
+        wrong_keys += [batch.keys[row] for row in is_wrong.nonzero()[:, 0].tolist()]
+        if wrong_keys:
+            advance(len(batch))
+            continue  # only to count them
         metrics.update(prediction, batch)
         counted = batch.counted.sum()
         samples.update(batch.counted.float())
@@ -66,6 +75,8 @@ def evaluate(
         if len(pictures) < previews:
             pictures += task.previews(prediction, batch, previews - len(pictures))
         advance(len(batch))
+    if number := int(wrong.compute()):  # of all processes, so that all end
+        raise not_finite(wrong_keys, number)
     values = {name: float(metric.compute()) for name, metric in terms.items()}
     values |= {name: float(value) for name, value in metrics.compute().items()}
     if not np.isfinite(values[task.criterion.name]):
@@ -87,16 +98,35 @@ def mean_pose(batches: Iterable[PoseBatch], skeleton: Skeleton, *, advance: Adva
     return (total / count.clamp(min=1)).float()
 
 
-def score_mean_pose(
-    pose_m: Tensor, batches: Iterable[PoseBatch], skeleton: Skeleton, metric: str = "mpjpe_mm"
-) -> float:
-    """In mm, by a metric of PoseMetrics, of answering every sample with the pose [J 3]."""
+def score_mean_pose(pose_m: Tensor, batches: Iterable[PoseBatch], skeleton: Skeleton) -> float:
+    """MPJPE in mm of answering every sample with the pose [J 3]."""
     metrics = PoseMetrics(skeleton)
     for batch in batches:
         assert batch.joints_cam_m is not None
         root_m = batch.joints_cam_m[:, skeleton.root_index]
         metrics.update(PosePrediction(pose_m.expand(len(batch), -1, -1), root_m), batch)
-    return float(metrics.compute()[metric])
+    return float(metrics.compute()["mpjpe_mm"])
+
+
+def mean_body(batches: Iterable[PoseBatch], task: BodyTask, *, advance: Advance = lambda samples: None) -> Tensor:
+    """float32 [14 3]: the mean of the joints that bodies are scored on, regressed from the labelled meshes, metres."""
+    total, count = torch.zeros(len(SCORED_BODY), 3, dtype=torch.float64), 0
+    for batch in batches:
+        if batch.joints_cam_m is not None and batch.smpl_mask is not None:
+            bodies = task.labelled(batch)
+            mask = bodies.is_labelled & batch.counted
+            total += bodies.scored_m[mask].double().sum(0)
+            count += int(mask.sum())
+        advance(len(batch))
+    return (total / max(count, 1)).float()
+
+
+def score_mean_body(scored_m: Tensor, batches: Iterable[PoseBatch], task: BodyTask) -> float:
+    """PA-MPJPE in mm, as of a body regressor, of answering every sample with these joints [14 3]."""
+    metrics = task.metrics()
+    for batch in batches:
+        metrics.update(task.labelled(batch)._replace(scored_m=scored_m.expand(len(batch), -1, -1)), batch)
+    return float(metrics.compute()["pa_mpjpe_mm"])
 
 
 class _Part:

@@ -110,8 +110,15 @@ def deviations(protocol: Protocol, frames: Frames, scores: ProtocolScores) -> li
         for subject, official in protocol.frames.items():
             here = frames.subjects.count(subject)
             if here and here != official:
-                found.append(f"{subject} has {here} frames here, {official} in the protocol")
-    if unscored := len(frames) - scores.whole.samples:
+                found.append(f"{subject} has {here} samples here, {official} in the protocol")
+        if unseen := [camera for camera in protocol.cameras if camera not in frames.cameras]:
+            found.append(f"{', '.join(unseen)} of the protocol's cameras are not in the chunks")
+        if protocol.every_frame and scores.step not in (None, 1):
+            found.append(f"the frames of a take are {scores.step} apart here; the protocol tests every one")
+    labelled = scores.whole.samples + scores.headless
+    if scores.headless:
+        found.append(f"{scores.headless} of {labelled} samples have no head size and are not measured")
+    if unscored := len(frames) - labelled:
         found.append(f"{unscored} samples have no labelled root or could not be read, and are not measured")
     if VELOCITY in protocol.measures:
         if scores.step is None:

@@ -16,13 +16,13 @@ from torch import Tensor
 from humanpose3d.metrics import JointMeans
 from humanpose3d.sample import PoseSample
 from humanpose3d.skeletons import Skeleton, get_skeleton
-from humanpose3d.tasks.criterion import Measurable
+from humanpose3d.tasks.criterion import Measurable, not_finite
 from humanpose3d.tasks.groups import GROUPS, NOBODY
 from humanpose3d.tasks.measures import MEASURES, Block
 from humanpose3d.tasks.protocols import Protocol, scored_columns
 
 ROWS = 4096  # samples measured at a time
-VELOCITY = "mpjve_mm"
+VELOCITY, HEAD_SHARE = "mpjve_mm", "pckh_percent"
 
 
 @dataclass
@@ -118,7 +118,8 @@ class ProtocolScores:
     whole: Means  # frame-wise: every sample counts alike
     parts: dict[str, dict[str, Means]]
     pairs: int  # of consecutive frames, behind MPJVE
-    step: int | None  # frames between them
+    step: int | None  # between neighbouring frames of a take
+    headless: int = 0  # labelled samples without a head size, which PCKh cannot measure
 
     def means_over(self, part: str) -> dict[str, float]:
         """The mean over the parts, each counting alike whatever its samples: action-wise means."""
@@ -181,11 +182,15 @@ class ProtocolEvaluation:
             kinds[rows] = GROUPS[question][1](truth, self._labelled_in)
 
     def compute(self) -> ProtocolScores:
-        """ValueError where no sample has a prediction and a labelled root."""
-        finite = np.isfinite(np.concatenate([self._predicted, self._labels], axis=-1))
-        measured = np.flatnonzero(finite.all(-1)[:, self.protocol.scored].any(-1))
+        """ValueError where nothing can be measured (no labelled root, no head size), or a prediction is not finite."""
+        labelled = np.all(np.isfinite(self._labels), axis=-1)  # of delivered samples alone
+        wrong = np.flatnonzero((labelled & ~np.isfinite(self._predicted).all(-1)).any(-1))
+        if len(wrong):
+            raise not_finite([self.frames.keys[row] for row in wrong], len(wrong))
+        measured = np.flatnonzero(labelled[:, self.protocol.scored].any(-1))
         if not len(measured):
             raise ValueError("no sample of the protocol has labels that its root joint can be measured from")
+        measured, headless = self._with_heads(measured)
         before, step = self._frames_before(measured)
         names = {"action": self.frames.actions, "subject": self.frames.subjects, "camera": self.frames.cameras}
         gathered = _Gathered(self.protocol)
@@ -198,10 +203,22 @@ class ProtocolEvaluation:
                 labels[question] = ["" if kinds[row] == NOBODY else kind_names[kinds[row]] for row in rows]
             gathered.add(values, labels)
         pairs = int((before[measured] >= 0).sum()) if step is not None else 0
-        return gathered.scores(pairs, step, self._kinds)
+        return gathered.scores(pairs, step, headless, self._kinds)
 
     def _questions(self) -> list[str]:
         return list(GROUPS) if self.protocol.dimensions == 3 and "left_hip" in self._labelled_in.points else []
+
+    def _with_heads(self, labelled: np.ndarray) -> tuple[np.ndarray, int]:
+        """(the rows that can be measured, the number of others). ValueError where no head size is known."""
+        if HEAD_SHARE not in self.protocol.measures:
+            return labelled, 0
+        known = labelled[np.isfinite(self._head_sizes_px[labelled])]
+        if not len(known):
+            remedy = "put valid.h5 or gt_valid.mat beside the annotations, and make the chunks again"
+            if self.protocol.head:
+                remedy = f"it is told by labels of {' and '.join(self.protocol.head)}"
+            raise ValueError(f"no sample has a head size, which PCKh needs: {remedy}")
+        return known, len(labelled) - len(known)
 
     def _measure(self, rows: np.ndarray, before: np.ndarray) -> dict[str, Tensor]:
         own, earlier = self._block(rows), None
@@ -214,7 +231,7 @@ class ProtocolEvaluation:
 
     def _block(self, rows: np.ndarray) -> Block:
         predicted, labels = torch.from_numpy(self._predicted[rows]), torch.from_numpy(self._labels[rows])
-        mask = predicted.isfinite().all(-1) & labels.isfinite().all(-1)
+        mask = labels.isfinite().all(-1)
         shown = mask[..., None]
         return Block(predicted.double().where(shown, 0.0), labels.double().where(shown, 0.0), mask)
 
@@ -222,18 +239,17 @@ class ProtocolEvaluation:
         """(int [N] the row one step earlier in the same take, -1 where there is none; the step in frames).
 
         The step is the most frequent one between neighbouring frames of a take (the smaller of two as frequent), so
-        that a set of every fifth frame has pairs too; it stands in the report, since MPJVE grows with it.
+        that a set of every fifth frame has pairs too; the report tells it, since MPJVE grows with it.
         """
         before = np.full(len(self.frames), -1)
-        if VELOCITY not in self.protocol.measures:
-            return before, None
         takes = np.unique(self.frames.takes, return_inverse=True)[1].reshape(-1)
         numbers = np.array(self.frames.numbers)
         order = measured[np.lexsort((numbers[measured], takes[measured]))]
         steps = np.where(np.diff(takes[order]) == 0, np.diff(numbers[order]), 0)
         if not (steps > 0).any():
             return before, None
-        step = int(np.bincount(steps[steps > 0]).argmax())
+        found, counts = np.unique(steps[steps > 0], return_counts=True)
+        step = int(found[counts.argmax()])
         follows = steps == step
         before[order[1:][follows]] = order[:-1][follows]
         return before, step
@@ -261,7 +277,7 @@ class _Gathered:
         for name, of in values.items():
             means[name].add(of[torch.from_numpy(rows)])
 
-    def scores(self, pairs: int, step: int | None, questions: Iterable[str]) -> ProtocolScores:
+    def scores(self, pairs: int, step: int | None, headless: int, questions: Iterable[str]) -> ProtocolScores:
         parts: dict[str, dict[str, Means]] = {
             part: {name: self._figures((part, name)) for own, name in sorted(self._means) if own == part}
             for part in ("action", "subject", "camera")
@@ -271,7 +287,7 @@ class _Gathered:
             parts[question] = {
                 kind: self._figures((question, kind)) for kind in kinds if (question, kind) in self._means
             }
-        return ProtocolScores(self._figures(("", "")), parts, pairs, step)
+        return ProtocolScores(self._figures(("", "")), parts, pairs, step, headless)
 
     def _figures(self, place: tuple[str, str]) -> Means:
         scored, found = self.protocol.scored, self._means[place]

@@ -32,6 +32,8 @@ class Protocol:
     alignment: str  # in words
     subjects: tuple[str, ...] = ()  # that are tested; "test" also means every "test/..."; none: all in the chunks
     frames: Mapping[str, int] = field(default_factory=dict)  # official number of each subject's, where one is known
+    cameras: tuple[str, ...] = ()  # that are all tested; none: those in the chunks
+    every_frame: bool = False  # of a take is tested
     unscored: tuple[str, ...] = ()  # joints shown, but left out of every mean
     dimensions: int = 3
     table: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # columns as papers print them -> their joints
@@ -58,6 +60,8 @@ _H36M_P1 = Protocol(
     skeleton="h36m_17",
     root=("pelvis",),
     subjects=("S9", "S11"),
+    cameras=("54138969", "55011271", "58860488", "60457274"),
+    every_frame=True,
     measures=("mpjpe_mm", "pa_mpjpe_mm"),
     alignment="root (pelvis); its own error of 0 counts among the 17",
     action=whole_action,
@@ -97,6 +101,7 @@ PROTOCOLS: dict[str, Protocol] = {
         skeleton="mpii_16",
         root=(),
         subjects=("valid",),
+        frames={"valid": 2958},
         measures=("pckh_percent",),
         alignment="none",
         unscored=("pelvis", "thorax"),
@@ -135,6 +140,7 @@ PROTOCOLS: dict[str, Protocol] = {
         skeleton="lsp_14",
         root=("left_hip", "right_hip"),
         subjects=("test",),
+        every_frame=True,
         measures=("pa_mpjpe_mm", "mpjpe_mm"),
         alignment="similarity transform without reflection (PA-MPJPE); middle of the hips (MPJPE)",
         wants="a model of body meshes",
@@ -145,6 +151,7 @@ PROTOCOLS: dict[str, Protocol] = {
         skeleton="hand_21",
         root=("wrist",),
         subjects=("evaluation",),
+        frames={"evaluation": 3960},
         measures=("pa_mpjpe_mm", "pa_auc_percent", "pa_pck15_percent", "mpjpe_mm"),
         alignment="similarity transform without reflection (PA); wrist (MPJPE)",
         wants="a model of hands",
