@@ -70,6 +70,15 @@ def test_missing_joints_are_masked_zeros():
     assert not any(torch.isnan(value).any() for value in tensors(batch).values() if value.is_floating_point())
 
 
+def test_bodies_without_any_joint_are_labels_whose_joints_are_masked():
+    bare = {"joints_px": None, "joints_cam_m": None, "joint_score": None, "joint_in_view": None}
+    bodies = {"smpl_pose_rad": np.zeros((24, 3), np.float32), "smpl_betas": np.zeros(10, np.float32)}
+    samples = views(bare | bodies, bare | bodies)
+    batch = Human36MCollator("h36m_17", "coco_17", bodies=True)(samples)
+    assert batch.joint_mask is not None and not batch.joint_mask.any() and batch.smpl_mask.all()
+    assert Human36MCollator("h36m_17", "coco_17")(samples).joint_mask is None
+
+
 def test_a_sample_without_its_root_supervises_nothing():
     joints_cam_m = made_sample().joints_cam_m.copy()
     joints_cam_m[H36M_17.root_index] = np.nan

@@ -159,6 +159,11 @@ def test_without_smplx_the_message_says_what_to_install(folder, monkeypatch):
         load_bodies(folder)
 
 
+def test_the_files_may_lie_in_a_folder_behind_a_link(folder, tmp_path):
+    (tmp_path / "smpl").symlink_to(folder, target_is_directory=True)
+    assert load_bodies(tmp_path).neutral is not None
+
+
 def test_each_row_gets_the_body_of_its_gender_and_the_unknown_none(folder, tmp_path):
     for name in ("SMPL_NEUTRAL.npz", "SMPL_MALE.npz"):
         shutil.copy(folder / name, tmp_path)

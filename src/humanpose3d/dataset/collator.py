@@ -114,7 +114,8 @@ class Human36MCollator:
         return camera.K.astype(np.float32)
 
     def _labels(self, samples: Sequence[PoseSample]) -> dict[str, torch.Tensor | None]:
-        if not any(_is_labelled(sample) for sample in samples):
+        has_bodies = self.bodies and any(sample.smpl_pose_rad is not None for sample in samples)
+        if not has_bodies and not any(_is_labelled(sample) for sample in samples):
             return dict.fromkeys(("joints_px", "joints_cam_m", "joint_mask", "joint_in_view", "joint_px_mask"))
         number = (len(samples), len(self.skeleton))
         joints_px = np.full((*number, 2), np.nan, dtype=np.float32)

@@ -6,6 +6,7 @@ and the iterative regressor of HMR (Kanazawa et al. 2018) as its baseline. The s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -157,6 +158,7 @@ class IterativeHead(nn.Module):
 def load_backbone_weights(model: BodyRegressor, path: Path) -> int:
     """Puts a published backbone's weights into a new model; how many tensors were taken.
 
+    HRNet's pose network gives one resolution, so its file lacks what makes the others at the very end: that stays new.
     FileNotFoundError says where they are published. ValueError where they are not of this backbone.
     """
     if not path.is_file():
@@ -175,6 +177,8 @@ def load_backbone_weights(model: BodyRegressor, path: Path) -> int:
         if isinstance(value, Tensor) and not name.removeprefix("module.").startswith(POSE_HEAD)
     }
     missing = [name for name in own if name not in given and not name.endswith("num_batches_tracked")]
+    last = max((name.split(".")[1] for name in own if name.startswith("stage4.")), default="")
+    missing = [name for name in missing if not re.match(rf"stage4\.{last}\.fuse_layers\.[123]\.", name)]
     unlike = [name for name in own if name in given and given[name].shape != own[name].shape]
     if missing or unlike:
         first = f"no {missing[0]}" if missing else f"{unlike[0]} of another shape"

@@ -5,6 +5,7 @@ The model is licensed: the user has the files, or makes a free stand-in with `hu
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from contextlib import redirect_stdout
@@ -193,7 +194,8 @@ def read_body(path: Path) -> dict[str, np.ndarray]:
 def _find(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         return {}
-    files = [path for path in sorted(folder.glob("**/*")) if path.suffix in (".npz", ".pkl")]
+    below = (Path(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names)
+    files = sorted(path for path in below if path.suffix in (".npz", ".pkl"))
     return {
         gender: next(path for path in files if re.fullmatch(name, path.stem, re.IGNORECASE))
         for gender, name in _NAMES.items()
