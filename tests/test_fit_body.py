@@ -217,6 +217,21 @@ def test_one_shape_is_the_same_for_all_samples_of_a_subject(people, body_model, 
     assert report.facts["residual_mm"]["mean"] < 5
 
 
+def test_two_people_of_one_sequence_keep_a_shape_each(people, body_model, tmp_path) -> None:
+    together = [
+        sample.with_(subject="S1", key=f"{sample.key.rpartition('-')[0]}-p{int(sample.subject == 'S9')}")
+        for sample in people
+    ]
+    write_set(tmp_path / "in", together)
+    report = fitted(tmp_path / "in", tmp_path / "out", body_model, one_shape=True)
+    shapes = {(sample.key[-2:], sample.smpl_betas.tobytes()) for sample in samples_in(tmp_path / "out", tmp_path)}
+    assert {person for person, _ in shapes} == {"p0", "p1"} and len({betas for _, betas in shapes}) == 2
+    assert report.facts["residual_mm"]["mean"] < 5
+    write_set(tmp_path / "mpii", [sample.with_(corpus="mpii") for sample in people[:2]])
+    with pytest.raises(ValueError, match="MPII does not tell"):
+        fitted(tmp_path / "mpii", tmp_path / "none", body_model, one_shape=True)
+
+
 @pytest.mark.parametrize("fit_to", ["keypoints", "both"])
 def test_keypoints_are_fitted_to_in_the_picture(people, body_model, tmp_path, fit_to) -> None:
     some = people[:6]

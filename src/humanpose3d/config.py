@@ -594,7 +594,7 @@ class FitBodyConfig(Command):
     """joints: the labelled joints, in 3D where they are, else in 2D; keypoints: the detector's, in 2D; both: labels in
     3D and keypoints; auto: joints where the chunks have any. In 2D with the sample's camera."""
     one_shape: Switch = False
-    """One shape for each subject, the mean of those of 64 of its samples, instead of one for each sample."""
+    """One shape for each person, the mean of those of some samples (64 of a subject), instead of one a sample."""
     max_residual_mm: Annotated[float, Field(gt=0)] = 50.0
     """Mean distance of a sample's 3D joints from its body's, above which it gets no SMPL labels."""
     max_residual_px: Annotated[float, Field(gt=0)] = 15.0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ REPORT = "fit_body_report.json"
 GENDER = "neutral"
 LABELS = ("smpl_pose_rad", "smpl_betas", "smpl_trans_m", "gender")
 DIGITS = 5  # after the point, of what is stored: a hundredth of a millimetre
-SHAPE_SAMPLES = 64  # of a subject, spread over the set, whose shapes' mean is the subject's
+SHAPE_SAMPLES = 64  # of a subject, spread over the set: the mean of those of a person is the person's
 TOO_FEW = "too few joints known, or no hips and shoulders: written without SMPL labels"
 
 
@@ -267,7 +268,7 @@ class _Job:
 
     reader: _EvidenceReader
     fitter: BodyFitter
-    shapes: Mapping[str, np.ndarray] | None  # subject -> betas, where they are known
+    shapes: Mapping[tuple[str, str], np.ndarray] | None  # person -> betas, where they are known
     limits: _Limits
     replace: bool
     report: StageReport
@@ -318,7 +319,7 @@ class _Job:
         betas = None
         if self.shapes is not None:
             mean = np.zeros(BETAS, np.float32)
-            rows = np.array([self.shapes.get(sample.subject, mean) for sample in samples])
+            rows = np.array([self.shapes.get(_person(sample), mean) for sample in samples])
             betas = torch.from_numpy(rows).to(device)
         fit = self.fitter.fit(_evidence([known[sample.key] for sample in samples], device), betas)
         return {
@@ -379,18 +380,28 @@ def _read(chunk: Chunk, number: int) -> tuple[dict[str, bytes], PoseSample | Bad
         return members, bad
 
 
-def _shapes(chunks: _Chunks, reader: _EvidenceReader, fitter: BodyFitter, batch_size: int) -> dict[str, np.ndarray]:
-    """Each subject's betas: the mean of those fitted to SHAPE_SAMPLES of its samples."""
+def _person(sample: PoseSample) -> tuple[str, str]:
+    """Whose shape it is: in 3DPW the subject is a sequence of two people, in mocap its bodies are numbered."""
+    return sample.subject, sample.key.rpartition("-")[2]
+
+
+def _shapes(
+    chunks: _Chunks, reader: _EvidenceReader, fitter: BodyFitter, batch_size: int
+) -> dict[tuple[str, str], np.ndarray]:
+    """Each person's betas: the mean of those fitted to some samples, SHAPE_SAMPLES of a subject.
+
+    ValueError for MPII, which does not tell who is who.
+    """
     total = chunks.index.subjects
     every = {subject: -(-number // SHAPE_SAMPLES) for subject, number in total.items()}
-    seen, found = dict.fromkeys(total, 0), dict[str, list[np.ndarray]]()
-    waiting: list[tuple[str, _Known]] = []
+    seen, found = Counter[tuple[str, str]](), dict[tuple[str, str], list[np.ndarray]]()
+    waiting: list[tuple[tuple[str, str], _Known]] = []
 
     def fit() -> None:
         if waiting:
             fitted = fitter.fit(_evidence([known for _, known in waiting], fitter.mean_pose.device))
-            for (subject, _), betas in zip(waiting, fitted.betas, strict=True):
-                found.setdefault(subject, []).append(betas)
+            for (person, _), betas in zip(waiting, fitted.betas, strict=True):
+                found.setdefault(person, []).append(betas)
             waiting.clear()
 
     with progress("shapes", chunks.index.samples) as bar:
@@ -401,12 +412,14 @@ def _shapes(chunks: _Chunks, reader: _EvidenceReader, fitter: BodyFitter, batch_
                     sample = decode_sample(key, chunk.read(number, (META,)), fields=())
                 except BadSample:
                     continue  # told when its turn to be written comes
-                seen[sample.subject] = seen.get(sample.subject, -1) + 1
-                known = reader.read(sample)
-                if (seen[sample.subject] - 1) % every.get(sample.subject, 1) == 0 and known.is_enough:
-                    waiting.append((sample.subject, known))
+                if sample.corpus == "mpii":
+                    raise ValueError("--one-shape needs to know who is who, and MPII does not tell; leave it out")
+                person, known = _person(sample), reader.read(sample)
+                if seen[person] % every.get(sample.subject, 1) == 0 and known.is_enough:
+                    waiting.append((person, known))
                     if len(waiting) == batch_size:
                         fit()
+                seen[person] += 1
             bar.advance(len(numbers))
     fit()
-    return {subject: np.mean(betas, axis=0).round(DIGITS) for subject, betas in found.items()}
+    return {person: np.mean(betas, axis=0).round(DIGITS) for person, betas in found.items()}
