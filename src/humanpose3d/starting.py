@@ -120,9 +120,14 @@ def _check_architecture(config: TrainConfig, found: ModelConfig, given: Collecti
             )
 
 
+def _labels(config: TrainConfig, store: Store, *fields: str) -> StreamingChunkedDataset:
+    """The training set without its pictures, from the cache that the training will read."""
+    return StreamingChunkedDataset(store, fields=fields, cache_dir=config.cache_dir, cache_bytes=config.cache_gb * 1e9)
+
+
 def _lifter(config: TrainConfig, store: Store) -> ModelConfig:
     """The network asked for, in the skeletons of labels and keypoints. ValueError where the chunks are not for it."""
-    labels = StreamingChunkedDataset(store, fields=("keypoint_window",))
+    labels = _labels(config, store, "keypoint_window")
     if labels.skeleton is None or labels.keypoint_skeleton is None:
         missing = "labels" if labels.skeleton is None else "2D keypoints"
         raise ValueError(f"{store.location} has no {missing}: a lifter learns from 2D keypoints with 3D labels")
@@ -159,7 +164,7 @@ def _check_window(labels: StreamingChunkedDataset, window: int) -> None:
 def _at_window(model: KeypointLifter, config: TrainConfig, store: Store) -> tuple[nn.Module, ModelConfig]:
     """The trained lifter for windows of another length; of its own where --window says nothing (1)."""
     if config.window not in (1, model.config.window):
-        _check_window(StreamingChunkedDataset(store, fields=("keypoint_window",)), config.window)
+        _check_window(_labels(config, store, "keypoint_window"), config.window)
         torch.manual_seed(config.random_seed)
         model = with_window(model, config.window)
     return model.train(), model.config
@@ -191,7 +196,7 @@ def _body_regressor(config: TrainConfig) -> tuple[nn.Module, ModelConfig]:
 
 def _hourglass(config: TrainConfig, store: Store) -> ModelConfig:
     """The network asked for, in the joints of the labels. ValueError where most of these are outside the pictures."""
-    labels = StreamingChunkedDataset(store, fields=())
+    labels = _labels(config, store)
     if labels.skeleton is None:
         raise ValueError(f"{store.location} has no labels: an hourglass learns from 2D joints")
     outside = labelled = 0
