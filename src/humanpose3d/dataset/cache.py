@@ -221,8 +221,9 @@ class ChunkCache:
         self._sweep(LEFTOVER_S, but)
         if shutil.disk_usage(self.folder).free < needed:
             self._sweep(0.0, but)
+        coming = self._reserved(but)  # looked at first: what arrives in between is seen twice, and not overlooked
         chunks = sorted(self._chunks(), key=lambda found: found[0])
-        used = sum(size for _, size, _ in chunks) + self._reserved(but)
+        used = sum((coming | {path.stem: size for _, size, path in chunks}).values())
         for _, size, path in chunks:
             is_tight = shutil.disk_usage(self.folder).free < needed
             if (used + needed > self.max_bytes or is_tight) and _evict(path):
@@ -245,11 +246,11 @@ class ChunkCache:
             if (status := _status(path)) is not None:
                 yield status.st_mtime_ns, status.st_size, path
 
-    def _reserved(self, but: Path) -> int:
-        """Bytes that are being fetched, into other folders than `but`."""
+    def _reserved(self, but: Path) -> dict[str, int]:
+        """Chunk -> bytes, of those that are being fetched, into other folders than `but`."""
         works = [work for work in (self.folder / "fetching").glob("*") if work != but]
-        found = [_status(work / "reserved") for work in works]
-        return sum(status.st_size for status in found if status is not None)
+        found = {work.name: _status(work / "reserved") for work in works}
+        return {name: status.st_size for name, status in found.items() if status is not None}
 
     def _sweep(self, older_s: float, but: Path) -> None:
         """Removes what killed processes were fetching: nobody holds its lock."""

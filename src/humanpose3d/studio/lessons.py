@@ -39,15 +39,22 @@ def film_lessons(
     seed: int,
     groups_share: float = 0.0,
     val_images: int = 120,
+    size: int = IMAGE_SIZE,
 ) -> None:
-    """`train/` and `val/` in the folder, unless they are there; other seeds film other pictures."""
+    """`train/` and `val/` in the folder, unless they are there; other seeds film other pictures. size: pixels."""
     for part, count, part_seed in ((TRAIN, images, seed + 1), (VAL, val_images, seed + 2)):
         if count and not (folder / part / "depth.npz").exists():
-            film_training_set(folder / part, count, seed=part_seed, groups_share=groups_share)
+            film_training_set(folder / part, count, seed=part_seed, groups_share=groups_share, size=size)
 
 
 def film_training_set(
-    folder: Path, count: int, *, seed: int, subjects_share: float = 0.5, groups_share: float = 0.0
+    folder: Path,
+    count: int,
+    *,
+    seed: int,
+    subjects_share: float = 0.5,
+    groups_share: float = 0.0,
+    size: int = IMAGE_SIZE,
 ) -> None:
     """`count` pictures with labels: `images/*.jpg`, `labels/*.txt` (YOLO pose) and `depth.npz`.
 
@@ -60,7 +67,7 @@ def film_training_set(
     depths, people, focals = [], [], []
     with progress("filming", count) as bar:
         for number in range(count):
-            people_in_it = _draw_people(rng, seed, number, subjects_share, groups_share)
+            people_in_it = _draw_people(rng, seed, number, subjects_share, groups_share, size)
             frame, name = people_in_it[0], f"{number:06d}"
             (folder / "images" / f"{name}.jpg").write_bytes(encode_jpeg(frame.image))
             labels = [yolo_label(each) for each in people_in_it if len(people_in_it) == 1 or is_in_sight(each)]
@@ -82,23 +89,23 @@ def film_training_set(
 
 
 def _draw_people(
-    rng: np.random.Generator, seed: int, number: int, subjects_share: float, groups_share: float
+    rng: np.random.Generator, seed: int, number: int, subjects_share: float, groups_share: float, size: int
 ) -> list[StudioFrame]:
     """A picture: one frame, or one for each of a group."""
     frame = int(rng.integers(0, 200))
     if rng.random() < subjects_share:
         subject, action = str(rng.choice(TRAIN_SUBJECTS)), int(rng.choice(list(ACTIONS)))
         scene, camera = (
-            make_scene(subject, action, int(rng.choice(SUBACTIONS)), size=IMAGE_SIZE),
+            make_scene(subject, action, int(rng.choice(SUBACTIONS)), size=size),
             int(rng.choice(CAMERA_IDS)),
         )
     else:  # three frames in a row share a scene and a camera: seeing an empty room costs more than a frame
-        scene, camera = random_scene(100_000 * seed + number // 3, size=IMAGE_SIZE), CAMERA_IDS[number // 3 % 4]
+        scene, camera = random_scene(100_000 * seed + number // 3, size=size), CAMERA_IDS[number // 3 % 4]
     people = [(scene, frame)]
     if groups_share and rng.random() < groups_share:
         people += [
             (
-                random_scene(100_000 * seed + FIRST_GUEST + 3 * number + guest, size=IMAGE_SIZE),
+                random_scene(100_000 * seed + FIRST_GUEST + 3 * number + guest, size=size),
                 int(rng.integers(0, 200)),
             )
             for guest in range(rng.integers(1, 4))

@@ -32,6 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="where to store the weights; the package by default")
     parser.add_argument("--start", type=Path, help="weights to go on from")
     parser.add_argument("--image-size", type=int, default=IMAGE_SIZE, help="pixels the pose model is trained at")
+    parser.add_argument("--batch", type=int, default=32, help="pictures a step of the pose model's training")
     parser.add_argument("--groups", type=float, default=0.0, help="share of the pictures with 2 to 4 people")
     parser.add_argument("--frames", type=int, default=240, help="frames to measure on")
     given = parser.parse_args(arguments)
@@ -44,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
         "start": given.start,
     }
     if given.what == "keypoints":
-        print(train_pose(given.out or POSE_WEIGHTS, image_size=given.image_size, **settings))
+        print(train_pose(given.out or POSE_WEIGHTS, image_size=given.image_size, batch=given.batch, **settings))
     elif given.what == "depth":
         print(train_depth(given.out or DEPTH_WEIGHTS, **settings))
     else:

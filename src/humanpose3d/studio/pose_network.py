@@ -68,15 +68,20 @@ def train_pose(
     start: Path | None = None,
     image_size: int = IMAGE_SIZE,
 ) -> Path:
-    """Trains the pose model for that long; stores it at `out` every few minutes. `start`: weights to go on from."""
+    """Trains the pose model for that long; stores it at `out` every few minutes. `start`: weights to go on from.
+
+    Pictures are filmed at the size that it is trained at, or shrunk to it from IMAGE_SIZE.
+    """
     _quiet_ultralytics()
     import torch
     from ultralytics.utils.torch_utils import ModelEMA
 
     torch.set_num_threads(1)
     torch.manual_seed(seed)
+    fast_in_16_bits = torch.cpu._is_amx_tile_supported()  # a CPU without them takes several times as long as in 32
     folder = workplace or Path(tempfile.mkdtemp(prefix="hp3d-pose-"))
-    film_lessons(folder, images, seed=seed, groups_share=groups_share, val_images=0)
+    size = max(image_size, IMAGE_SIZE)
+    film_lessons(folder, images, seed=seed, groups_share=groups_share, val_images=0, size=size)
     lessons, rng = Lessons(folder / TRAIN), np.random.default_rng(seed)
     model = _network(start).to(memory_format=torch.channels_last)
     criterion = _criterion(model)
@@ -93,7 +98,7 @@ def train_pose(
         for group in optimiser.param_groups:
             group["lr"] = rate
         lesson = lessons.draw(rng, batch, image_size)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast_in_16_bits):
             answer = model(lesson["img"])
         losses, parts = criterion(_in_32_bits(answer), lesson)
         optimiser.zero_grad()
